@@ -1,0 +1,22 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real tissue, parity arrays and weights; skipped where a clone has none."""
+    folder = Path(os.environ.get("STRETRIEVE_TESTDATA", ROOT.parent / "shared"))
+    if not (folder / "data" / "MANIFEST.md").is_file():
+        message = f"no test data at {folder}; set STRETRIEVE_TESTDATA to run this test"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
