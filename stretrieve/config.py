@@ -17,10 +17,7 @@ S = TypeVar("S")
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:
     """Return a settings dataclass as plain JSON data."""
-    return {
-        f.name: _plain(getattr(settings, f.name))
-        for f in dataclasses.fields(settings)
-    }
+    return {f.name: _plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
 
 
 def _plain(value: Any) -> Any:

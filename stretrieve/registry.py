@@ -69,7 +69,7 @@ class Registry(Generic[T]):
             if name not in self._lazy:
                 raise UnknownNameError(self._unknown(name))
             module, _, attribute = self._lazy[name].partition(":")
-            self._loaded[name] = cast(T, getattr(importlib.import_module(module), attribute))
+            self._loaded[name] = cast("T", getattr(importlib.import_module(module), attribute))
         return self._loaded[name]
 
     def names(self) -> tuple[str, ...]:
@@ -86,7 +86,9 @@ class Registry(Generic[T]):
     def _check_free(self, name: str) -> None:
         if name in self._lazy or name in self._loaded:
             raise DuplicateNameError(
-                explain(f"{self.family} name", got=f"{name!r} twice", expected="a name not yet taken")
+                explain(
+                    f"{self.family} name", got=f"{name!r} twice", expected="a name not yet taken"
+                )
             )
 
     def _collect(self) -> None:
