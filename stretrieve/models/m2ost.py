@@ -1,8 +1,8 @@
 """M2OST: one expression profile from several fields of view around the same spot.
 
-Each level is an image of the same number of pixels and twice the field of the one before. Level *i*
-is cut into squares of ``patch_px`` over its whole field, of half the side over its central half, of a
-quarter over its central quarter and so on, so that all levels see the spot itself at one scale.
+Each level is an image of the same number of pixels and twice the field of the one before. Level
+*i* is cut into squares of ``patch_px`` over its whole field, of half the side over its central half,
+of a quarter over its central quarter and so on, so that all levels see the spot itself at one scale.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ Levels = list[Tensor]
 def centre_crop(images: Tensor, halvings: int) -> Tensor:
     """Return the central part of images, its side halved ``halvings`` times.
 
-    The released code cuts the centre *quarter* of the coarsest level off-centre and too large, which
-    makes its forward pass fail; here it spans 3/8 to 5/8 of the side.
+    The released code cuts the centre *quarter* of the coarsest level off-centre and too large,
+    which makes its forward pass fail; here it spans 3/8 to 5/8 of the side.
 
     Parameters
     ----------

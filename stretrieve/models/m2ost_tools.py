@@ -41,9 +41,8 @@ def _pair(ours: str, theirs: str) -> Names:
 
 def _grain_names(grain: int) -> Names:
     for ours, theirs in (("norm_in", 1), ("hidden", 2), ("out", 4), ("norm_out", 5)):
-        yield from _pair(
-            f"encoder.grains.{grain}.{ours}", f"to_patch_embedding{grain + 1}.{theirs}"
-        )
+        published = f"to_patch_embedding{grain + 1}.{theirs}"
+        yield from _pair(f"encoder.grains.{grain}.{ours}", published)
 
 
 def _block_names(depth: int, n_levels: int) -> Names:
