@@ -1,0 +1,24 @@
+"""What a section reader has to be."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from stretrieve.spots.raw import RawSection
+from stretrieve.spots.sheet import SheetRow
+
+
+class SectionReader(Protocol):
+    """Reader of one format. It finds and parses; all checks happen afterwards, for all formats alike."""
+
+    def detect(self, row: SheetRow) -> bool:
+        """Say from names and layout alone whether ``row`` is of this format."""
+
+    def read(self, row: SheetRow) -> RawSection:
+        """Read the parts of the section.
+
+        Raises
+        ------
+        InputError
+            When a file cannot be parsed.
+        """
