@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anndata as ad
 import numpy as np
@@ -13,7 +14,11 @@ from stretrieve import keys
 from stretrieve._files import atomic_path
 from stretrieve.errors import InputError, OutputExistsError, explain
 from stretrieve.query.expression import ExpressionSource
+from stretrieve.query.output import DISCLAIMER
 from stretrieve.reference import Reference
+
+OOD_LIMIT = 0.95
+"""Patches above this out-of-distribution score are counted as such in summaries."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,27 @@ class QueryResult:
                 "similarity": self._similarity(embedding, positions[votes]),
             }
         )
+
+    @property
+    def disclaimer(self) -> str:
+        """What every reader must know about predicted values."""
+        return DISCLAIMER
+
+    def summary(self) -> dict[str, Any]:
+        """Return the key facts of this result as plain data."""
+        uns = self.adata.uns[keys.UNS]
+        ood = self.adata.obs[keys.OOD_SCORE].to_numpy()
+        return {
+            "slide": uns["slide"]["name"],
+            "mpp": round(float(np.sqrt(uns["slide"]["mpp_x"] * uns["slide"]["mpp_y"])), 4),
+            "mpp_source": uns["slide"]["mpp_source"],
+            "patches": int(self.adata.n_obs),
+            "patches_failed": int(uns["patches"]["failed"]),
+            "genes": int(self.adata.n_vars),
+            "top1_similarity": round(float(self.adata.obs[keys.TOP1_SIMILARITY].mean()), 4),
+            "out_of_distribution": int((ood > OOD_LIMIT).sum()),
+            "warnings": list(self.warnings),
+        }
 
     def to_h5ad(self, path: Path | str, *, overwrite: bool = False) -> Path:
         """Write the predictions as ``.h5ad``, completely or not at all.
