@@ -6,6 +6,7 @@ from stretrieve.spots.normalise import log_cp10k
 from stretrieve.spots.positions import read_spot_positions
 from stretrieve.spots.section import Section, SectionMeta
 from stretrieve.spots.sheet import SheetRow, read_sheet
+from stretrieve.spots.variable_genes import highly_variable_genes
 
 __all__ = [
     "READERS",
@@ -13,6 +14,7 @@ __all__ = [
     "SectionMeta",
     "SheetRow",
     "detect_format",
+    "highly_variable_genes",
     "log_cp10k",
     "read_section",
     "read_sheet",
