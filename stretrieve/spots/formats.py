@@ -15,6 +15,8 @@ READERS: Registry[SectionReader] = Registry(
     "section format",
     builtin={
         "st": "stretrieve.spots.readers.legacy_st:READER",
+        "visium": "stretrieve.spots.readers.space_ranger:VISIUM_READER",
+        "visium_hd": "stretrieve.spots.readers.space_ranger:VISIUM_HD_READER",
     },
     group="stretrieve.section_readers",
 )

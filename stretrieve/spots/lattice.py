@@ -8,24 +8,67 @@ with errors of about half a per cent of the pitch's scale; sizes closer than 2 %
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from stretrieve.errors import MppError, explain
-from stretrieve.spots.raw import Lattice
 from stretrieve.units import Mpp, MppSource, PixelSize
 
 _MIN_SPOTS: Final = 6
-_ST_PITCH_UM: Final = 200.0
-_VISIUM_UM: Final = (50.0, 100.0 * np.sqrt(3) / 2)
 _PARITY: Final = 0.98
 _MAX_RESIDUAL: Final = 0.25
+_MAX_SKEW: Final = 0.1
 _ROUNDS: Final = 20
 _SQUARE: Final = 0.02
 
 _REMEDY: Final = "give mpp in the sheet or with --mpp"
+
+
+@dataclass(frozen=True, slots=True)
+class Lattice:
+    """Physical layout of a spot array.
+
+    Parameters
+    ----------
+    unit_um
+        Microns per step of the array coordinates, (column, row).
+    pitch_um
+        Distance of neighbouring spots.
+    """
+
+    unit_um: tuple[float, float]
+    pitch_um: float
+
+
+ST_1K: Final = Lattice((200.0, 200.0), 200.0)
+ST_2K: Final = Lattice((100.0, 100.0), 141.4)
+VISIUM: Final = Lattice((50.0, 100.0 * 3**0.5 / 2), 100.0)
+
+
+def square_lattice(bin_um: float) -> Lattice:
+    """Return the layout of bins of ``bin_um`` microns side (Visium HD)."""
+    return Lattice((bin_um, bin_um), bin_um)
+
+
+def st_lattice(array_xy: npt.NDArray[np.float64]) -> Lattice:
+    """Tell the 1k from the interleaved 2k array of Spatial Transcriptomics.
+
+    Parameters
+    ----------
+    array_xy
+        ``(n_spots, 2)`` positions on the array.
+    """
+    return ST_2K if is_interleaved(array_xy) else ST_1K
+
+
+def is_interleaved(array_xy: npt.NDArray[np.float64]) -> bool:
+    """Say whether column + row of (nearly) all spots has one parity, as on the 2k array."""
+    parity = np.round(array_xy).sum(axis=1) % 2
+    share = float(parity.mean()) if len(parity) else 0.5
+    return max(share, 1 - share) >= _PARITY
 
 
 def pixel_size_from_lattice(
@@ -48,36 +91,27 @@ def pixel_size_from_lattice(
         When there are too few spots, they lie on one line, or they do not form the lattice.
     """
     if len(xy) < _MIN_SPOTS:
-        raise MppError(
-            explain(
-                "mpp from the spot grid",
-                got=f"{len(xy)} spots",
-                expected="6 or more",
-                remedy=_REMEDY,
-            )
-        )
-    unit = _unit_um(array_xy, lattice)
-    physical = array_xy * unit
-    centred = physical - physical.mean(axis=0)
-    if np.linalg.svd(centred, compute_uv=False)[-1] < unit.min():
-        raise MppError(
-            explain(
-                "mpp from the spot grid", got="spots on one line", expected="a grid", remedy=_REMEDY
-            )
-        )
+        raise _no_mpp(f"{len(xy)} spots", f"{_MIN_SPOTS} or more")
+    physical = array_xy * lattice.unit_um
+    spread = np.linalg.svd(physical - physical.mean(axis=0), compute_uv=False)
+    if spread[-1] < min(lattice.unit_um):
+        raise _no_mpp("spots on one line", "a grid")
     matrix, residuals = _robust_affine(physical, xy)
     lengths = np.linalg.norm(matrix, axis=0)
-    if not (np.all(np.isfinite(lengths)) and np.all(lengths > 0)):
-        raise MppError(
-            explain(
-                "mpp from the spot grid",
-                got="spots in one place",
-                expected="a grid",
-                remedy=_REMEDY,
-            )
+    if not (np.all(np.isfinite(lengths)) and np.all(lengths > 1e-9)):
+        raise _no_mpp("spots in one place", "a grid")
+    skew = abs(float(matrix[:, 0] @ matrix[:, 1])) / float(lengths.prod())
+    off = float(np.median(residuals)) / (lattice.pitch_um * float(np.sqrt(lengths.prod())))
+    if skew > _MAX_SKEW or off > _MAX_RESIDUAL:
+        raise _no_mpp(
+            f"spots {off:.2f} pitches off the lattice, axes skewed by {skew:.2f}",
+            "pixel coordinates that follow the array coordinates",
         )
-    _check_rigid(matrix, residuals, lengths, pitch_um=_pitch_um(unit, lattice))
     return _size(1 / lengths)
+
+
+def _no_mpp(got: str, expected: str) -> MppError:
+    return MppError(explain("mpp from the spot grid", got=got, expected=expected, remedy=_REMEDY))
 
 
 def _size(mpp: npt.NDArray[np.float64]) -> PixelSize:
@@ -86,26 +120,6 @@ def _size(mpp: npt.NDArray[np.float64]) -> PixelSize:
     if abs(float(mpp[0] / mpp[1]) - 1) < _SQUARE:
         return PixelSize.square(mean, MppSource.GRID)
     return PixelSize(Mpp(float(mpp[0])), Mpp(float(mpp[1])), MppSource.GRID)
-
-
-def is_interleaved(array_xy: npt.NDArray[np.float64]) -> bool:
-    """Say whether spots form the 2k array: column + row of (nearly) all spots has one parity."""
-    parity = np.round(array_xy).sum(axis=1).astype(np.int64) % 2
-    share = float(parity.mean())
-    return max(share, 1 - share) >= _PARITY
-
-
-def _unit_um(array_xy: npt.NDArray[np.float64], lattice: Lattice) -> npt.NDArray[np.float64]:
-    if lattice is Lattice.VISIUM:
-        return np.array(_VISIUM_UM)
-    if lattice is Lattice.SQUARE_UM:
-        return np.ones(2)
-    step = _ST_PITCH_UM / 2 if is_interleaved(array_xy) else _ST_PITCH_UM
-    return np.array([step, step])
-
-
-def _pitch_um(unit: npt.NDArray[np.float64], lattice: Lattice) -> float:
-    return 100.0 if lattice is Lattice.VISIUM else float(unit.max())
 
 
 def _robust_affine(
@@ -129,23 +143,3 @@ def _robust_affine(
             break
         weights = updated
     return solution[:2], residuals
-
-
-def _check_rigid(
-    matrix: npt.NDArray[np.float64],
-    residuals: npt.NDArray[np.float64],
-    lengths: npt.NDArray[np.float64],
-    *,
-    pitch_um: float,
-) -> None:
-    skew = abs(float(matrix[:, 0] @ matrix[:, 1])) / float(lengths.prod())
-    off = float(np.median(residuals)) / (pitch_um * float(np.sqrt(lengths.prod())))
-    if skew > 0.1 or off > _MAX_RESIDUAL:
-        raise MppError(
-            explain(
-                "mpp from the spot grid",
-                got=f"spots {off:.2f} pitches off the lattice, axes skewed by {skew:.2f}",
-                expected="pixel coordinates that follow the array coordinates",
-                remedy=_REMEDY,
-            )
-        )

@@ -11,18 +11,8 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stretrieve.errors import SectionError, explain
+from stretrieve.spots.lattice import Lattice
 from stretrieve.units import PixelSize
-
-
-class Lattice(StrEnum):
-    """The physical layout of an array, from which the size of a pixel follows."""
-
-    ST = "st"
-    """Spatial Transcriptomics, 200 µm pitch; the 1k and the interleaved 2k array are told apart."""
-    VISIUM = "visium"
-    """Visium: hexagons, 100 µm pitch."""
-    SQUARE_UM = "square_um"
-    """Array coordinates are microns already."""
 
 
 class JoinPolicy(StrEnum):

@@ -16,9 +16,9 @@ import numpy as np
 
 from stretrieve.errors import SectionError, explain
 from stretrieve.spots.delimited import read_count_table
-from stretrieve.spots.lattice import is_interleaved
+from stretrieve.spots.lattice import is_interleaved, st_lattice
 from stretrieve.spots.positions import read_positions
-from stretrieve.spots.raw import JoinPolicy, Lattice, RawSection
+from stretrieve.spots.raw import JoinPolicy, RawSection
 from stretrieve.spots.sheet import SheetRow
 
 _SUFFIXES: Final = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".txt", ".txt.gz")
@@ -52,11 +52,12 @@ class LegacyStReader:
             )
         matrix = read_count_table(row.counts)
         raw = covers_array(matrix.spot_ids)
+        spots = read_positions(Path(row.spots))
         return RawSection(
             matrix=matrix,
-            spots=read_positions(Path(row.spots)),
+            spots=spots,
             join=JoinPolicy.TOLERANT_RAW if raw else JoinPolicy.TOLERANT,
-            lattice=Lattice.ST,
+            lattice=st_lattice(spots.array_xy),
         )
 
 
