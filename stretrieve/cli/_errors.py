@@ -25,7 +25,7 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         code = int(command() or ExitCode.OK)
     except KeyboardInterrupt:
         code = int(ExitCode.INTERRUPTED)
-    except Exception as error:  # noqa: BLE001 (the last line of defence before the user)
+    except Exception as error:
         if debug:
             raise
         message, code = describe(error)

@@ -25,7 +25,7 @@ app.add_typer(ref.app, name="ref")
 app.add_typer(genes.app, name="genes")
 
 
-def _version(value: bool) -> None:  # noqa: FBT001 (typer calls it so)
+def _version(value: bool) -> None:
     if value:
         from stretrieve import __version__
 

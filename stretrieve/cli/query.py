@@ -26,7 +26,9 @@ def query(
     patient: Annotated[
         str | None, typer.Option(help="Donor of the slide; the donor's own spots are left out.")
     ] = None,
-    organ: Annotated[str | None, typer.Option(help="Use reference spots of this organ only.")] = None,
+    organ: Annotated[
+        str | None, typer.Option(help="Use reference spots of this organ only.")
+    ] = None,
     species: Annotated[
         str | None, typer.Option(help="Use reference spots of this species only.")
     ] = None,
@@ -34,9 +36,7 @@ def query(
         str | None, typer.Option(help="Comma-separated genes to impute; all by default.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Reference spots averaged.")] = 50,
-    weights: Annotated[
-        str, typer.Option(help="uniform, bleep, softmax or inverse.")
-    ] = "uniform",
+    weights: Annotated[str, typer.Option(help="uniform, bleep, softmax or inverse.")] = "uniform",
     modality: Annotated[
         str, typer.Option(help="Search the reference's expression or image embeddings.")
     ] = "expression",
