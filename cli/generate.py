@@ -11,12 +11,13 @@ sys.path.insert(0, str(HERE.parent))
 SHELLS = ("bash", "fish", "zsh")
 INTRO = """<!-- written by cli/generate.py; do not edit -->
 
-`python cli COMMAND` runs the command line from a checkout; after an install it is `stretrieve COMMAND`.
-`completions/` holds completion scripts for bash, fish and zsh (or run `stretrieve --install-completion`).
+`python cli COMMAND` runs the command line from a checkout; after an install it is
+`stretrieve COMMAND`. `completions/` holds completion scripts for bash, fish and zsh (or run
+`stretrieve --install-completion`).
 
-Results go to stdout (a table, or one JSON object with `--json`), progress and messages to stderr. Exit codes:
-0 ok, 1 internal error, 2 usage, 3 bad input, 4 some slides failed, 5 reference or model mismatch or
-checksum, 6 resources, 130 interrupted.
+Results go to stdout (a table, or one JSON object with `--json`), progress and messages to stderr.
+Exit codes: 0 ok, 1 internal error, 2 usage, 3 bad input, 4 some slides failed, 5 reference or model
+mismatch or checksum, 6 resources, 130 interrupted.
 
 """
 
