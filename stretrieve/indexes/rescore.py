@@ -1,0 +1,218 @@
+"""Exact scores in float64, the one order of neighbours, and the test that no neighbour was missed.
+
+Any search in float32 moves its scores by about 1e-7 with batch size, threads and device, and leaves
+ties in arbitrary order. Here its candidates are scored again in float64 on the stored vectors, one row
+at a time in a fixed order of additions, rounded to 1e-10, and sorted by (score, position).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from stretrieve.errors import ShapeError, explain
+from stretrieve.indexes.base import Metric, SearchResult, Vectors
+
+DECIMALS = 10
+_CHUNK_VALUES = 1 << 24
+_NORM_ROWS = 65_536
+
+Candidates = Callable[[Vectors, int], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+"""Given queries and ``k``: positions and float32 scores ``(n_query, k)`` of candidates, best first."""
+
+
+class ExactScorer:
+    """The stored vectors and how they are compared.
+
+    Parameters
+    ----------
+    vectors
+        ``(n_vectors, dim)`` float32, may be memory-mapped.
+    metric
+        How vectors are compared.
+    """
+
+    def __init__(self, vectors: Vectors, metric: Metric) -> None:
+        if vectors.ndim != 2 or vectors.dtype != np.float32:
+            raise ShapeError(
+                explain(
+                    "indexed vectors",
+                    got=f"{vectors.dtype} {vectors.shape}",
+                    expected="float32 (n_vectors, dim)",
+                )
+            )
+        self.vectors = vectors
+        self.metric = metric
+
+    @cached_property
+    def norms(self) -> npt.NDArray[np.float64]:
+        """``(n_vectors,)`` Euclidean norms."""
+        out = np.empty(len(self.vectors))
+        for start in range(0, len(out), _NORM_ROWS):
+            block = np.asarray(self.vectors[start : start + _NORM_ROWS], dtype=np.float64)
+            out[start : start + len(block)] = np.sqrt(np.einsum("nd,nd->n", block, block))
+        return out
+
+    @cached_property
+    def inverse_norms(self) -> npt.NDArray[np.float32]:
+        """``(n_vectors,)`` 1 / norm, and 0 for null vectors, whose cosine with anything is 0."""
+        return inverse(self.norms).astype(np.float32)
+
+    @cached_property
+    def max_norm(self) -> float:
+        """The largest norm; 1 for the cosine, which looks at directions only."""
+        return 1.0 if self.metric is Metric.COSINE else float(self.norms.max(initial=0.0))
+
+    def check_query(self, query: npt.ArrayLike) -> Vectors:
+        """Return the query as contiguous float32 ``(n_query, dim)``.
+
+        Raises
+        ------
+        ShapeError
+            When the shape is wrong or a value is not finite.
+        """
+        array = np.ascontiguousarray(query, dtype=np.float32)
+        dim = self.vectors.shape[1]
+        if array.ndim != 2 or array.shape[1] != dim:
+            raise ShapeError(explain("query", got=array.shape, expected=f"(n_query, {dim})"))
+        if not np.isfinite(array).all():
+            raise ShapeError(explain("query", got="values that are not finite"))
+        return array
+
+    def for_search(self, query: Vectors) -> Vectors:
+        """Return the query as an approximate search wants it: of unit length for the cosine."""
+        if self.metric is not Metric.COSINE:
+            return query
+        wide = query.astype(np.float64)
+        scale = inverse(np.sqrt(np.einsum("qd,qd->q", wide, wide)))
+        return np.ascontiguousarray(wide * scale[:, None], dtype=np.float32)
+
+    def scores(self, query: Vectors, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        """Return exact scores ``(n_query, n_candidates)``; −inf where the index is −1."""
+        out = np.empty(indices.shape)
+        step = max(1, _CHUNK_VALUES // max(1, indices.shape[1] * query.shape[1]))
+        for start in range(0, len(query), step):
+            part = slice(start, start + step)
+            out[part] = self._scores(query[part].astype(np.float64), indices[part])
+        return out
+
+    def _scores(
+        self, query: npt.NDArray[np.float64], indices: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.float64]:
+        found = np.asarray(self.vectors[np.maximum(indices, 0)], dtype=np.float64)
+        if self.metric is Metric.EUCLIDEAN:
+            found -= query[:, None, :]
+            scores = -np.sqrt(np.einsum("qkd,qkd->qk", found, found))
+        else:
+            scores = np.einsum("qd,qkd->qk", query, found)
+        if self.metric is Metric.COSINE:
+            scores *= inverse(np.sqrt(np.einsum("qd,qd->q", query, query)))[:, None]
+            scores *= inverse(self.norms)[indices]
+            np.clip(scores, -1.0, 1.0, out=scores)
+        scores = np.round(scores, DECIMALS) + 0.0
+        return np.where(indices < 0, -np.inf, scores)
+
+    def slack(self, query: Vectors) -> npt.NDArray[np.float64]:
+        """Return ``(n_query,)`` how far a float32 score may be off (squared for the distance)."""
+        dim = self.vectors.shape[1]
+        unit = 4.0 * float(np.finfo(np.float32).eps) * np.sqrt(dim)
+        if self.metric is Metric.COSINE:
+            return np.full(len(query), unit)
+        norms = np.sqrt(np.einsum("qd,qd->q", query.astype(np.float64), query.astype(np.float64)))
+        if self.metric is Metric.DOT:
+            return np.asarray(unit * norms * self.max_norm)
+        return np.asarray(unit * (norms + self.max_norm) ** 2)
+
+
+def inverse(norms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return 1 / norm, and 0 where the norm is 0."""
+    return np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
+
+
+def order_by_score(
+    indices: npt.NDArray[np.int64], scores: npt.NDArray[np.float64], k: int
+) -> SearchResult:
+    """Sort candidates by (score descending, position ascending) and keep ``k`` of them.
+
+    Parameters
+    ----------
+    indices, scores
+        ``(n_query, n_candidates)``; −1 and −inf for "none".
+    k
+        Columns of the result; filled up with −1 and −inf.
+    """
+    missing = np.where(indices < 0, np.iinfo(np.int64).max, indices)
+    order = np.lexsort((missing, -scores), axis=1)[:, :k]
+    best = np.take_along_axis(indices, order, axis=1)
+    values = np.take_along_axis(scores, order, axis=1)
+    width = max(0, k - best.shape[1])
+    return SearchResult(
+        np.pad(best, ((0, 0), (0, width)), constant_values=-1),
+        np.pad(values, ((0, 0), (0, width)), constant_values=-np.inf),
+    )
+
+
+def search_exactly(
+    scorer: ExactScorer, query: Vectors, k: int, candidates: Candidates, *, n_allowed: int
+) -> SearchResult:
+    """Take 2·k candidates in float32, score them in float64 and prove that none is missing.
+
+    A query whose k-th exact score is not above the worst candidate's float32 score by more than the
+    rounding error (many equal vectors, say) is searched again with twice as many candidates.
+
+    Parameters
+    ----------
+    scorer
+        The stored vectors.
+    query
+        ``(n_query, dim)``.
+    k
+        Neighbours wanted.
+    candidates
+        The float32 search over the allowed vectors.
+    n_allowed
+        Number of vectors that it looks at.
+    """
+    found = np.full((len(query), k), -1, dtype=np.int64)
+    scores = np.full((len(query), k), -np.inf)
+    open_rows = np.arange(len(query))
+    width = min(n_allowed, 2 * k)
+    while len(open_rows) and width:
+        part = query[open_rows]
+        indices, rough = candidates(part, width)
+        near = _can_matter(scorer, part, rough, k)
+        result = order_by_score(indices[:, :near], scorer.scores(part, indices[:, :near]), k)
+        found[open_rows], scores[open_rows] = result.indices, result.scores
+        if width == n_allowed:
+            break
+        open_rows = open_rows[_uncertain(scorer, part, result.scores[:, -1], rough)]
+        width = min(n_allowed, 2 * width)
+    return SearchResult(found, scores)
+
+
+def _can_matter(scorer: ExactScorer, query: Vectors, rough: npt.NDArray[np.float32], k: int) -> int:
+    """Return how many of the sorted candidates may be among the ``k`` best of any query."""
+    wide = _comparable(scorer, rough.astype(np.float64))
+    if k >= wide.shape[1]:
+        return int(wide.shape[1])
+    bound = wide[:, k - 1] - 2 * scorer.slack(query)
+    return int((wide >= bound[:, None]).sum(axis=1).max(initial=0))
+
+
+def _uncertain(
+    scorer: ExactScorer,
+    query: Vectors,
+    last: npt.NDArray[np.float64],
+    rough: npt.NDArray[np.float32],
+) -> npt.NDArray[np.bool_]:
+    worst = _comparable(scorer, rough[:, -1].astype(np.float64))
+    reached = _comparable(scorer, last)
+    return np.asarray(np.isfinite(worst) & (reached <= worst + scorer.slack(query)))
+
+
+def _comparable(scorer: ExactScorer, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return scores on the scale on which the float32 error is bounded (distances squared)."""
+    return -(scores**2) if scorer.metric is Metric.EUCLIDEAN else scores

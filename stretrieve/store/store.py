@@ -1,0 +1,352 @@
+"""The three tables as one store with one section a commit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from stretrieve import keys
+from stretrieve._failpoints import crash_point
+from stretrieve.errors import ChecksumError, GenePanelError, SectionError, explain
+from stretrieve.store import checksums, schema
+from stretrieve.store.filters import Equals, IsIn
+from stretrieve.store.lance import ROW_ID, LanceTable, connect
+from stretrieve.store.records import GeneRecords, SectionRecord, SpotRows, unpack_bits
+
+
+@dataclass(frozen=True, slots=True)
+class TableVersions:
+    """Versions of the three tables that belong together."""
+
+    spots: int
+    genes: int
+    sections: int
+
+    def to_dict(self) -> dict[str, int]:
+        """Return the versions as plain JSON data."""
+        return asdict(self)
+
+
+class SpotStore:
+    """The truth of a reference.
+
+    A section is committed by its row in the sections table, which is written last; spots of a section
+    without such a row are remains of an interrupted write.
+
+    Parameters
+    ----------
+    uri
+        Folder or object-store URI of the LanceDB database.
+    versions
+        Versions to pin; the latest when ``None``.
+    storage_options
+        Credentials and endpoint of an object store.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        *,
+        versions: TableVersions | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.uri = uri
+        database = connect(uri, storage_options=storage_options)
+        pinned = versions.to_dict() if versions else {}
+        self._spots = LanceTable(database, keys.TABLE_SPOTS, version=pinned.get(keys.TABLE_SPOTS))
+        self._genes = LanceTable(database, keys.TABLE_GENES, version=pinned.get(keys.TABLE_GENES))
+        self._sections = LanceTable(
+            database, keys.TABLE_SECTIONS, version=pinned.get(keys.TABLE_SECTIONS)
+        )
+
+    @classmethod
+    def create(
+        cls,
+        uri: str,
+        *,
+        dims: Mapping[str, int],
+        genes: pd.DataFrame,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> SpotStore:
+        """Make an empty store.
+
+        Parameters
+        ----------
+        uri
+            Where.
+        dims
+            Width of each embedding column.
+        genes
+            Gene table: index = gene key, columns ``gene_id`` and ``gene_symbol``.
+        storage_options
+            Credentials and endpoint of an object store.
+        """
+        database = connect(uri, storage_options=storage_options)
+        for name, table in (
+            (keys.TABLE_SPOTS, schema.spots_schema(dims)),
+            (keys.TABLE_SECTIONS, schema.sections_schema()),
+            (keys.TABLE_GENES, schema.genes_schema()),
+        ):
+            crash_point(f"create table {name}")
+            LanceTable.create(database, name, table)
+        store = cls(uri, storage_options=storage_options)
+        store.add_genes(genes)
+        return store
+
+    @property
+    def versions(self) -> TableVersions:
+        """Versions of the tables that reads see."""
+        return TableVersions(self._spots.version, self._genes.version, self._sections.version)
+
+    @property
+    def n_spots(self) -> int:
+        """Number of spots, remains of an interrupted write included."""
+        return len(self._spots)
+
+    @property
+    def embedding_columns(self) -> tuple[str, ...]:
+        """Names of the embedding columns."""
+        import pyarrow as pa
+
+        return tuple(f.name for f in self._spots.schema if pa.types.is_fixed_size_list(f.type))
+
+    # genes -------------------------------------------------------------------------------------
+
+    @cached_property
+    def genes(self) -> pd.DataFrame:
+        """Index = gene key in ``gene_index`` order; columns ``gene_id``, ``gene_symbol``."""
+        columns = [schema.GENE_INDEX, schema.GENE, keys.GENE_ID, keys.GENE_SYMBOL]
+        table = self._genes.column(columns).to_pandas().sort_values(schema.GENE_INDEX)
+        if not np.array_equal(table[schema.GENE_INDEX], np.arange(len(table))):
+            raise ChecksumError(
+                explain(
+                    "genes table",
+                    got="repeated or missing gene indices",
+                    remedy="run `stretrieve ref verify`",
+                )
+            )
+        return table.drop(columns=schema.GENE_INDEX).set_index(schema.GENE)
+
+    def add_genes(self, genes: pd.DataFrame) -> int:
+        """Append the genes that are not yet known and return how many they were.
+
+        Parameters
+        ----------
+        genes
+            Index = gene key, columns ``gene_id`` and ``gene_symbol``.
+
+        Raises
+        ------
+        GenePanelError
+            When a gene key occurs twice in ``genes``.
+        """
+        if not genes.index.is_unique:
+            twice = sorted(set(genes.index[genes.index.duplicated()]))
+            raise GenePanelError(explain("gene keys", got=f"{twice[0]!r} twice"))
+        known = self.genes
+        new = genes.loc[~genes.index.isin(known.index)]
+        if len(new):
+            crash_point("append genes")
+            self._genes.append(GeneRecords(new, len(known)).to_arrow())
+            crash_point("appended genes")
+            self.__dict__.pop("genes", None)
+        return len(new)
+
+    @property
+    def gene_index(self) -> dict[str, int]:
+        """Place of each gene key in the genes table."""
+        return {str(key): i for i, key in enumerate(self.genes.index)}
+
+    # sections ----------------------------------------------------------------------------------
+
+    def sections(self) -> tuple[SectionRecord, ...]:
+        """Return the committed sections, sorted by name."""
+        genes = [str(key) for key in self.genes.index]
+        rows = self._sections.column(self._sections.schema.names).to_pylist()
+        records = [SectionRecord.from_row(row, genes) for row in rows]
+        return tuple(sorted(records, key=lambda record: record.section))
+
+    def measured(self) -> npt.NDArray[np.bool_]:
+        """Return which section (sorted by name) measures which gene, ``(n_sections, n_genes)``."""
+        table = self._sections.column([keys.SECTION, schema.MEASURED]).sort_by(keys.SECTION)
+        n = len(self.genes)
+        rows = [unpack_bits(packed, n) for packed in table.column(schema.MEASURED).to_pylist()]
+        return np.asarray(rows, dtype=bool).reshape(len(rows), n)
+
+    def append_section(self, record: SectionRecord, rows: SpotRows) -> SectionRecord:
+        """Write one section: its spots in one commit, then the row that makes it count.
+
+        Parameters
+        ----------
+        record
+            Metadata; ``n_spots`` and ``digests`` are filled in.
+        rows
+            The spots, in any order.
+
+        Returns
+        -------
+        SectionRecord
+            The record as written.
+
+        Raises
+        ------
+        SectionError
+            When the section is already there, its name holds a slash, or a value is not finite.
+        """
+        self._check_new(record.section)
+        _check_finite(record.section, rows)
+        rows = rows.sorted(record.section)
+        index = self.gene_index
+        record = replace(record, n_spots=len(rows.spot_ids), digests=rows.digests(record.section))
+        crash_point(f"append spots of {record.section}")
+        self._spots.append(rows.to_arrow(record.meta, index, self._spots.schema))
+        crash_point(f"append section {record.section}")
+        self._sections.append(record.to_arrow(index))
+        crash_point(f"appended section {record.section}")
+        return record
+
+    def _check_new(self, section: str) -> None:
+        if "/" in section or not section:
+            raise SectionError(
+                explain("section name", got=repr(section), expected="a name without a slash")
+            )
+        there = self._sections.column([keys.SECTION], where=Equals(keys.SECTION, section))
+        if len(there):
+            raise SectionError(
+                explain(f"section {section!r}", got="a section that is already there")
+            )
+
+    def discard_uncommitted(self) -> None:
+        """Delete the spots of sections whose write was interrupted."""
+        committed = self._sections.column([keys.SECTION]).column(keys.SECTION).to_pylist()
+        kept = IsIn(keys.SECTION, tuple(sorted(committed)))
+        if self.n_spots != sum(record.n_spots for record in self.sections()):
+            crash_point("discard uncommitted spots")
+            self._spots.delete(~kept)
+
+    def remove_sections(self, sections: Sequence[str]) -> None:
+        """Delete sections: first the rows that make them count, then their spots."""
+        where = IsIn(keys.SECTION, tuple(sections))
+        crash_point("remove section rows")
+        self._sections.delete(where)
+        crash_point("remove spots")
+        self._spots.delete(where)
+        crash_point("removed spots")
+
+    def restore(self, versions: TableVersions) -> None:
+        """Go back to older versions of the tables, after an interrupted write."""
+        for table in (self._sections, self._spots, self._genes):
+            crash_point(f"restore table {table.name}")
+            table.restore(getattr(versions, table.name))
+        self.__dict__.pop("genes", None)
+
+    def tag(self, name: str) -> None:
+        """Tag the present versions of the three tables."""
+        for table in (self._sections, self._spots, self._genes):
+            crash_point(f"tag table {table.name}")
+            table.tag(name)
+
+    # spots -------------------------------------------------------------------------------------
+
+    def spot_table(self) -> pd.DataFrame:
+        """Return positions, library size and row id of every spot, in canonical order.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Index ``spot_uid`` ascending; columns ``section``, the position columns,
+            ``library_size`` and ``_rowid``.
+        """
+        columns = [keys.SPOT_UID, keys.SECTION, *schema.POSITION_COLUMNS, keys.LIBRARY_SIZE]
+        table = self._spots.column(columns, row_ids=True).to_pandas()
+        return table.sort_values(keys.SPOT_UID, kind="stable").set_index(keys.SPOT_UID)
+
+    def vectors(self, column: str, *, order: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
+        """Read an embedding column ``(n_spots, dim)`` whole.
+
+        Parameters
+        ----------
+        column
+            Name of the embedding column.
+        order
+            ``(n_spots,)`` row ids in the order wanted.
+        """
+        table = self._spots.column([column], row_ids=True)
+        return _in_order(table, column, order)
+
+    def expression(self, row_ids: npt.NDArray[np.uint64]) -> sparse.csr_matrix:
+        """Read raw counts ``(n_rows, n_genes)`` of some rows, repeats allowed, each row verified.
+
+        Raises
+        ------
+        ChecksumError
+            When a row is not what was written.
+        """
+        wanted, inverse = np.unique(row_ids, return_inverse=True)
+        columns = [keys.GENE_INDICES, keys.GENE_COUNTS, schema.COUNTS_CHECKSUM]
+        table = self._spots.take(wanted, columns).combine_chunks()
+        matrix = _counts_matrix(table, len(self.genes))
+        return matrix if np.array_equal(wanted, row_ids) else matrix[inverse]
+
+    def thumbnails(self, row_ids: npt.NDArray[np.uint64]) -> list[bytes]:
+        """Read the JPEG images of some rows, repeats allowed, each verified."""
+        wanted, inverse = np.unique(row_ids, return_inverse=True)
+        table = self._spots.take(wanted, [keys.THUMBNAIL, schema.THUMBNAIL_CRC])
+        images: list[bytes] = table.column(keys.THUMBNAIL).to_pylist()
+        _same(checksums.thumbnail_crc(images), table.column(schema.THUMBNAIL_CRC), "thumbnails")
+        return [images[int(i)] for i in inverse]
+
+
+def _check_finite(section: str, rows: SpotRows) -> None:
+    for name, values in (("positions", rows.positions), *rows.embeddings.items()):
+        bad = int((~np.isfinite(values)).any(axis=1).sum())
+        if bad and name != "positions":
+            raise SectionError(
+                explain(f"{name} of section {section!r}", got=f"{bad} spots that are not finite")
+            )
+
+
+def _in_order(table: Any, column: str, order: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
+    ids = table.column(ROW_ID).to_numpy()
+    chunks = table.column(column).chunks
+    dim = table.schema.field(column).type.list_size
+    out = np.empty((len(order), dim), dtype=np.float32)
+    place = np.argsort(order, kind="stable")
+    target = place[np.searchsorted(order, ids, sorter=place)]
+    start = 0
+    for chunk in chunks:
+        values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+        out[target[start : start + len(values)]] = values
+        start += len(values)
+    return out
+
+
+def _counts_matrix(table: Any, n_genes: int) -> sparse.csr_matrix:
+    indices = table.column(keys.GENE_INDICES).combine_chunks()
+    counts = table.column(keys.GENE_COUNTS).combine_chunks()
+    indptr = np.zeros(len(table) + 1, dtype=np.int64)
+    np.cumsum(indices.value_lengths().to_numpy(zero_copy_only=False), out=indptr[1:])
+    flat_indices = indices.flatten().to_numpy()
+    flat_counts = counts.flatten().to_numpy()
+    checked = checksums.counts_checksum(indptr, flat_indices, flat_counts)
+    _same(checked, table.column(schema.COUNTS_CHECKSUM), "counts")
+    return sparse.csr_matrix((flat_counts, flat_indices, indptr), shape=(len(table), n_genes))
+
+
+def _same(found: npt.NDArray[Any], stored: Any, what: str) -> None:
+    wrong = int((found != stored.to_numpy()).sum())
+    if wrong:
+        raise ChecksumError(
+            explain(
+                f"{what} in the store",
+                got=f"{wrong} rows that fail their checksum",
+                remedy="run `stretrieve ref verify`, then restore the store from a copy",
+            )
+        )
