@@ -59,8 +59,6 @@ def knn_graph(
     distances, indices = _nearest(xy, min(k * (1 + _MAX_TIES) if tie_tolerance else k, n - 1))
     limit = distances[:, k - 1 : k] * (1 + tie_tolerance)
     kept = distances <= limit
-    if not tie_tolerance:
-        kept[:, k:] = False
     rows, columns = np.nonzero(kept)
     edges = np.stack([rows, indices[rows, columns]], axis=1)
     return _from_edges(edges, n, self_loops=self_loops)
