@@ -53,9 +53,8 @@ def variance_ratio_per_gene(predicted: npt.ArrayLike, truth: npt.ArrayLike) -> A
     """
     left, right = paired(predicted, truth)
     usable = ~is_constant(right) & (n_pairs(right) > 1)
-    kept = np.where(is_constant(left), 0.0, variance(left))
     ratio = np.full(left.shape[1], np.nan)
-    np.divide(kept, variance(right), out=ratio, where=usable)
+    np.divide(variance(left), variance(right), out=ratio, where=usable)
     return ratio
 
 
