@@ -4,8 +4,9 @@ from stretrieve.spots.assemble import detect_format, read_section
 from stretrieve.spots.formats import READERS
 from stretrieve.spots.normalise import log_cp10k
 from stretrieve.spots.positions import read_spot_positions
+from stretrieve.spots.row import SheetRow
 from stretrieve.spots.section import Section, SectionMeta
-from stretrieve.spots.sheet import SheetRow, read_sheet
+from stretrieve.spots.sheet import read_sheet
 from stretrieve.spots.variable_genes import highly_variable_genes
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -11,14 +12,14 @@ import pandas as pd
 from scipy import sparse
 
 from stretrieve.errors import MppError, SectionError, explain
-from stretrieve.spots.formats import AUTO, READERS
+from stretrieve.spots.formats import AUTO, READERS, split_format
 from stretrieve.spots.genes import identify_genes
 from stretrieve.spots.imagesize import image_size
 from stretrieve.spots.join import join_spots
 from stretrieve.spots.lattice import pixel_size_from_lattice
 from stretrieve.spots.raw import RawSection
-from stretrieve.spots.section import Section
-from stretrieve.spots.sheet import SheetRow
+from stretrieve.spots.row import UNKNOWN_PATIENT, SheetRow
+from stretrieve.spots.section import Section, SectionMeta
 from stretrieve.spots.validate import (
     check_names,
     check_not_empty,
@@ -44,7 +45,9 @@ def read_section(row: SheetRow) -> Section:
         When a file is missing, damaged or hostile, counts are not counts, counts and spots do not
         match, spots lie outside the image, or nothing says how large a pixel is.
     """
-    name = detect_format(row) if row.format == AUTO else row.format
+    name = split_format(row.format)[0]
+    if name == AUTO:
+        name = detect_format(row)
     return assemble(READERS.get(name).read(row), row)
 
 
@@ -94,13 +97,14 @@ def assemble(raw: RawSection, row: SheetRow) -> Section:
     keep, dropped = drop_empty_spots(counts)
     if not keep.any():
         raise SectionError(explain(f"counts of {what}", got="zeros only"))
-    counts, genes, gene_repairs = _identify(raw, counts[keep], row.species)
+    meta = _meta(raw, row)
+    counts, genes, gene_repairs = _identify(raw, counts[keep], meta.species)
     spot_rows = spot_rows[keep]
     xy, array_xy = raw.spots.xy[spot_rows], raw.spots.array_xy[spot_rows]
     image = row.image if row.image is not None else raw.image
     check_inside_image(what, xy, image)
     return Section(
-        meta=row.meta,
+        meta=meta,
         counts=counts,
         genes=genes,
         spot_ids=np.array(raw.matrix.spot_ids, dtype=np.str_)[matrix_rows[keep]],
@@ -110,6 +114,15 @@ def assemble(raw: RawSection, row: SheetRow) -> Section:
         image=image,
         repairs=(*raw.repairs, *repairs, *dropped, *gene_repairs),
     )
+
+
+def _meta(raw: RawSection, row: SheetRow) -> SectionMeta:
+    """Fill what the sheet leaves open with what the files know."""
+    meta = row.meta
+    known = {key: value for key, value in raw.known.items() if not getattr(meta, key)}
+    if meta.patient == UNKNOWN_PATIENT and raw.known.get("patient"):
+        known["patient"] = raw.known["patient"]
+    return replace(meta, **known)
 
 
 def _gene_names(raw: RawSection) -> list[tuple[str, str]]:

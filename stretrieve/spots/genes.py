@@ -15,6 +15,11 @@ from scipy import sparse
 _ENSEMBL: Final = re.compile(r"^(ENS[A-Z]*G\d{11})(?:\.\d+)?$")
 
 
+def is_ensembl(name: str) -> bool:
+    """Say whether a name is an Ensembl gene id, with or without version."""
+    return _ENSEMBL.match(name) is not None
+
+
 @dataclass(frozen=True)
 class GeneIdentity:
     """What the columns of a matrix are.

@@ -23,6 +23,7 @@ _MAX_RESIDUAL: Final = 0.25
 _MAX_SKEW: Final = 0.1
 _ROUNDS: Final = 20
 _SQUARE: Final = 0.02
+_MAX_RATIO: Final = 1.25
 
 _REMEDY: Final = "give mpp in the sheet or with --mpp"
 
@@ -102,9 +103,10 @@ def pixel_size_from_lattice(
         raise _no_mpp("spots in one place", "a grid")
     skew = abs(float(matrix[:, 0] @ matrix[:, 1])) / float(lengths.prod())
     off = float(np.median(residuals)) / (lattice.pitch_um * float(np.sqrt(lengths.prod())))
-    if skew > _MAX_SKEW or off > _MAX_RESIDUAL:
+    ratio = float(lengths.max() / lengths.min())
+    if skew > _MAX_SKEW or off > _MAX_RESIDUAL or ratio > _MAX_RATIO:
         raise _no_mpp(
-            f"spots {off:.2f} pitches off the lattice, axes skewed by {skew:.2f}",
+            f"spots {off:.2f} pitches off the lattice, axes skewed by {skew:.2f}, scales {ratio:.2f}:1",
             "pixel coordinates that follow the array coordinates",
         )
     return _size(1 / lengths)

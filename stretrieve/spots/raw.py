@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -112,6 +113,9 @@ class RawSection:
         An image that the reader found; the sheet's own image goes first.
     repairs
         What the reader itself had to mend.
+    known
+        Fields of :class:`~stretrieve.spots.section.SectionMeta` that the files state; they fill what
+        the sheet leaves open.
     """
 
     matrix: RawMatrix
@@ -121,3 +125,4 @@ class RawSection:
     pixel_size: PixelSize | None = None
     image: Path | None = None
     repairs: tuple[str, ...] = field(default=())
+    known: Mapping[str, str] = field(default_factory=dict)

@@ -9,16 +9,20 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from stretrieve.errors import InputNotFoundError, MppError, SheetError, explain
-from stretrieve.spots.formats import AUTO, READERS
-from stretrieve.spots.section import SectionMeta
-from stretrieve.units import Mpp, MppSource, PixelSize
+from stretrieve.spots.formats import AUTO, READERS, split_format
+from stretrieve.spots.row import (
+    UNKNOWN_PATIENT,
+    SheetRow,
+    canonical_species,
+    check_section_name,
+    parse_mpp,
+)
+from stretrieve.units import PixelSize
 
 COLUMNS: Final = (
     "section",
@@ -34,121 +38,11 @@ COLUMNS: Final = (
     "mpp",
 )
 REQUIRED: Final = ("section", "counts")
-UNKNOWN_PATIENT: Final = "unknown"
 
 _PATHS: Final = ("image", "counts", "spots")
 _TEXTS: Final = ("organ", "platform", "disease")
-_SPECIES: Final = {
-    "human": "human",
-    "homo sapiens": "human",
-    "h. sapiens": "human",
-    "hsapiens": "human",
-    "mouse": "mouse",
-    "mus musculus": "mouse",
-    "m. musculus": "mouse",
-    "mmusculus": "mouse",
-}
 _MAX_BYTES: Final = 16 << 20
 _MAX_FAULTS: Final = 20
-_MAX_NAME: Final = 128
-_BAD_NAME: Final = re.compile(r"[\x00-\x1f\x7f/\\]|^\.+$|^\s|\s$")
-_MPP: Final = re.compile(r"^\s*([0-9.eE+-]+)(?:\s*[x×]\s*([0-9.eE+-]+))?\s*$")
-
-
-@dataclass(frozen=True, slots=True)
-class SheetRow:
-    """One section as the sheet names it.
-
-    Parameters
-    ----------
-    section
-        Name, unique in the sheet.
-    counts
-        Count matrix, or the folder that holds it (Space Ranger ``outs``, a Xenium bundle).
-    patient
-        Donor. Rows without one share ``"unknown"``: the whole dataset then counts as one patient.
-    organ, species, platform, disease
-        Free text in lower case; ``human`` and ``mouse`` are recognised under their Latin names.
-    image
-        The H&E image; ``None`` for expression-only sections or when the reader finds it.
-    spots
-        File with the spot positions; ``None`` when the format brings them.
-    format
-        Name of a section format, or ``"auto"``.
-    mpp
-        Size of a level-0 pixel; ``None`` when it has to come from the files or the spot grid.
-    """
-
-    section: str
-    counts: Path
-    patient: str = UNKNOWN_PATIENT
-    organ: str = ""
-    species: str = ""
-    platform: str = ""
-    disease: str = ""
-    image: Path | None = None
-    spots: Path | None = None
-    format: str = AUTO
-    mpp: PixelSize | None = None
-
-    @property
-    def meta(self) -> SectionMeta:
-        """The names and context of the section."""
-        return SectionMeta(
-            section=self.section,
-            patient=self.patient,
-            organ=self.organ,
-            species=self.species,
-            platform=self.platform,
-            disease=self.disease,
-        )
-
-
-def canonical_species(text: str) -> str:
-    """Return ``"human"`` or ``"mouse"`` for their known names, else the text in lower case."""
-    lowered = " ".join(text.lower().replace("_", " ").split())
-    return _SPECIES.get(lowered, lowered)
-
-
-def check_section_name(name: str) -> None:
-    """Refuse a section name that is empty, too long, or could be mistaken for a path.
-
-    Raises
-    ------
-    SheetError
-        When the name is not usable as a key.
-    """
-    if not name or len(name) > _MAX_NAME or _BAD_NAME.search(name):
-        raise SheetError(
-            explain(
-                "section name",
-                got=repr(name[:_MAX_NAME]),
-                expected="1 to 128 characters without slashes or control characters",
-            )
-        )
-
-
-def parse_mpp(text: str, *, source: MppSource = MppSource.SHEET) -> PixelSize:
-    """Read ``0.5`` or, for pixels that are not square, ``0.69x0.685`` (x first) in µm per pixel.
-
-    Raises
-    ------
-    MppError
-        When the text is no such figure or the resolution is implausible.
-    """
-    match = _MPP.match(text)
-    try:
-        x = float(match[1]) if match else float("nan")
-        y = float(match[2]) if match and match[2] else x
-    except ValueError:
-        x = y = float("nan")
-    if x != x or y != y:
-        raise MppError(
-            explain("mpp", got=repr(text), expected="µm per pixel, as 0.5 or 0.69x0.685")
-        )
-    size = PixelSize(Mpp(x), Mpp(y), source)
-    size.check_plausible("the sheet")
-    return size
 
 
 def read_sheet(path: Path | str) -> tuple[SheetRow, ...]:
@@ -241,11 +135,7 @@ def _parse_row(
     paths = {name: _path(name, cells.get(name, ""), folder, faults) for name in _PATHS}
     size = _mpp(cells.get("mpp", ""), faults)
     form = cells.get("format", "").lower() or AUTO
-    if form != AUTO and form not in READERS:
-        near = difflib.get_close_matches(form, [AUTO, *READERS], n=1)
-        choices = ", ".join([AUTO, *READERS])
-        hint = f"did you mean {near[0]!r}?" if near else ""
-        faults.append(explain("format", got=repr(form), expected=choices, remedy=hint))
+    faults += _format_faults(form)
     counts = paths["counts"]
     if faults or counts is None:
         return None, faults
@@ -262,6 +152,18 @@ def _parse_row(
         **texts,
     )
     return row, faults
+
+
+def _format_faults(form: str) -> list[str]:
+    try:
+        name = split_format(form)[0]
+    except SheetError as error:
+        return [str(error)]
+    if name == AUTO or name in READERS:
+        return []
+    near = difflib.get_close_matches(name, [AUTO, *READERS], n=1)
+    hint = f"did you mean {near[0]!r}?" if near else ""
+    return [explain("format", got=repr(form), expected=", ".join([AUTO, *READERS]), remedy=hint)]
 
 
 def _path(name: str, cell: str, folder: Path, faults: list[str]) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from stretrieve.spots.raw import RawSection
-from stretrieve.spots.sheet import SheetRow
+from stretrieve.spots.row import SheetRow
 
 
 class SectionReader(Protocol):

@@ -19,7 +19,7 @@ from stretrieve.spots.delimited import read_count_table
 from stretrieve.spots.lattice import is_interleaved, st_lattice
 from stretrieve.spots.positions import read_positions
 from stretrieve.spots.raw import JoinPolicy, RawSection
-from stretrieve.spots.sheet import SheetRow
+from stretrieve.spots.row import SheetRow
 
 _SUFFIXES: Final = (".tsv", ".tsv.gz", ".csv", ".csv.gz", ".txt", ".txt.gz")
 _SPOTS_1K: Final = 1007

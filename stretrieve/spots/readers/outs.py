@@ -13,7 +13,7 @@ from stretrieve.errors import SectionError, explain
 BINNED: Final = "binned_outputs"
 FILTERED: Final = "filtered_feature_bc_matrix"
 RAW: Final = "raw_feature_bc_matrix"
-_DEFAULT_BIN: Final = "square_008um"
+DEFAULT_BIN_UM: Final = 8.0
 _BIN: Final = re.compile(r"^square_\d{3}um$")
 _MTX: Final = ("matrix.mtx.gz", "matrix.mtx")
 _POSITIONS: Final = (
@@ -56,7 +56,7 @@ def is_binned(counts: Path) -> bool:
     return inside or _bins(counts) is not None
 
 
-def find_outs(counts: Path, positions: Path | None) -> OutsFiles:
+def find_outs(counts: Path, positions: Path | None, *, bin_um: float | None = None) -> OutsFiles:
     """Find the files of a section.
 
     Parameters
@@ -65,13 +65,15 @@ def find_outs(counts: Path, positions: Path | None) -> OutsFiles:
         The run's folder, its ``outs``, a bin's folder, a matrix folder or a matrix file.
     positions
         The spot positions when the sheet names them.
+    bin_um
+        Side of the bins to take from a Visium HD run; 8 µm when ``None``.
 
     Raises
     ------
     SectionError
         When several files could be meant.
     """
-    matrix = counts if counts.is_file() else _matrix_in(_home(counts))
+    matrix = counts if counts.is_file() else _matrix_in(_home(counts, bin_um))
     if matrix is None:
         return OutsFiles(None, positions, None)
     name = matrix.name if matrix.suffix == ".h5" else matrix.parent.name
@@ -98,10 +100,10 @@ def _bins(counts: Path) -> Path | None:
     return None
 
 
-def _home(counts: Path) -> Path:
+def _home(counts: Path, bin_um: float | None) -> Path:
     bins = _bins(counts)
     if bins is not None:
-        return bins / _DEFAULT_BIN
+        return bins / f"square_{bin_um or DEFAULT_BIN_UM:03.0f}um"
     nested = (counts / "outs").is_dir() and not (counts / "spatial").is_dir()
     return counts / "outs" if nested else counts
 

@@ -18,7 +18,7 @@ from stretrieve.spots.lattice import VISIUM, Lattice, square_lattice
 from stretrieve.spots.positions import read_positions
 from stretrieve.spots.raw import JoinPolicy, RawMatrix, RawSection, SpotTable
 from stretrieve.spots.readers.outs import find_outs, is_binned, is_matrix_file
-from stretrieve.spots.sheet import SheetRow
+from stretrieve.spots.row import SheetRow
 from stretrieve.spots.tenx import read_10x_h5, read_10x_mtx
 from stretrieve.spots.textio import read_lines
 from stretrieve.units import MppSource, PixelSize
@@ -43,7 +43,7 @@ class SpaceRangerReader:
         if is_binned(row.counts) != self._binned:
             return False
         try:
-            files = find_outs(row.counts, row.spots)
+            files = find_outs(row.counts, row.spots, bin_um=row.spot_um)
         except SectionError:
             return True
         return files.matrix is not None and files.positions is not None
@@ -56,7 +56,7 @@ class SpaceRangerReader:
         SectionError
             When a file is missing, damaged, or there are several to choose from.
         """
-        files = find_outs(row.counts, row.spots)
+        files = find_outs(row.counts, row.spots, bin_um=row.spot_um)
         if files.matrix is None or files.positions is None:
             raise _missing(row, "matrix" if files.matrix is None else "tissue_positions")
         read = read_10x_h5 if files.matrix.suffix == ".h5" else read_10x_mtx
