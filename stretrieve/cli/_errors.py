@@ -11,7 +11,7 @@ from stretrieve.errors import ExitCode, StretrieveError
 _RESOURCE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE})
 
 
-def run(command: Callable[[], object], *, debug: bool) -> int:
+def run(command: Callable[[], int | None], *, debug: bool) -> int:
     """Call ``command`` and return the exit code; errors become one line unless ``debug``.
 
     Parameters
@@ -22,7 +22,7 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
         Let the traceback through.
     """
     try:
-        code = int(command() or ExitCode.OK)
+        code = command() or int(ExitCode.OK)
     except KeyboardInterrupt:
         code = int(ExitCode.INTERRUPTED)
     except Exception as error:
@@ -38,7 +38,7 @@ def run(command: Callable[[], object], *, debug: bool) -> int:
 def describe(error: Exception) -> tuple[str, int]:
     """Return the message and the exit code for an error."""
     if isinstance(error, StretrieveError):
-        return str(error), error.exit_code
+        return str(error), int(error.exit_code)
     if isinstance(error, MemoryError):
         return "out of memory: use smaller batches or fewer workers", ExitCode.RESOURCES
     if isinstance(error, OSError):

@@ -87,7 +87,8 @@ def _given(slide: Slide, spec: PatchSpec, spots: SpotPositions) -> Positions:
     if len(np.unique(spots.names)) != len(spots.names):
         raise InputError(explain("spots file", got="duplicate spot ids", expected="unique ids"))
     width, height = slide.dimensions
-    outside = ~((spots.xy >= 0) & (spots.xy < (width, height))).all(axis=1)
+    inside = np.all((spots.xy >= 0) & (spots.xy < (width, height)), axis=1)
+    outside = np.atleast_1d(~inside)
     if outside.any():
         first = int(np.flatnonzero(outside)[0])
         x, y = spots.xy[first]

@@ -40,7 +40,8 @@ def _normalised(raw: Floats, indices: Indices) -> Floats:
         raise ShapeError(explain("weights", got=raw.shape, expected=f"{indices.shape}"))
     raw = np.where(indices >= 0, raw, 0.0)
     total = raw.sum(axis=1, keepdims=True)
-    return np.divide(raw, total, out=np.zeros_like(raw), where=total > 0)
+    weights: Floats = np.divide(raw, total, out=np.zeros_like(raw), where=total > 0)
+    return weights
 
 
 def uniform_weights(indices: Indices) -> Floats:
@@ -117,4 +118,5 @@ def squared_distances(
         ``(n_query, k, dim)`` embeddings of each query's neighbours.
     """
     difference = neighbours.astype(np.float64) - query.astype(np.float64)[:, None, :]
-    return np.einsum("qkd,qkd->qk", difference, difference)
+    squares: Floats = np.einsum("qkd,qkd->qk", difference, difference)
+    return squares

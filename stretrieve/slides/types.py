@@ -47,9 +47,12 @@ class PatchBatch:
 
     def __post_init__(self) -> None:
         n = len(self.indices)
-        shapes = [a.shape for a in (*self.views, self.xy, self.xy_um, self.status)]
-        if not self.views or any(shape[0] != n for shape in shapes):
-            raise ShapeError(explain("patch batch", got=shapes, expected=f"{n} rows in each array"))
+        lengths = [len(view) for view in self.views]
+        lengths += [len(self.xy), len(self.xy_um), len(self.status)]
+        if not self.views or any(length != n for length in lengths):
+            raise ShapeError(
+                explain("patch batch", got=f"{lengths} rows", expected=f"{n} in each array")
+            )
 
     def __len__(self) -> int:
         return len(self.indices)
