@@ -29,8 +29,8 @@ class SectionPatches:
     section
         The measurements.
     views
-        One array a view of the embedder's patch spec, each ``(n_spots, patch_px, patch_px, 3)`` uint8
-        RGB; may be memory-mapped.
+        One array a view of the embedder's patch spec, each ``(n_spots, patch_px, patch_px, 3)``
+        uint8 RGB; may be memory-mapped.
     """
 
     section: Section
