@@ -57,9 +57,7 @@ def check_centres(xy: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return centres
 
 
-def boxes_of_view(
-    xy: npt.NDArray[np.float64], view: PatchView, pixel_size: PixelSize
-) -> Boxes:
+def boxes_of_view(xy: npt.NDArray[np.float64], view: PatchView, pixel_size: PixelSize) -> Boxes:
     """Return the field of view around each centre as (left, top, right, bottom), ``(n, 4)`` level-0 px.
 
     The field is square in microns, so it is not square in pixels where these are not.
@@ -75,9 +73,7 @@ def outside(boxes: Boxes, dimensions: tuple[int, int]) -> npt.NDArray[np.bool_]:
     return np.asarray(before | beyond)
 
 
-def plan_boxes(
-    boxes: Boxes, out_size: tuple[int, int], downsamples: Sequence[float]
-) -> list[Job]:
+def plan_boxes(boxes: Boxes, out_size: tuple[int, int], downsamples: Sequence[float]) -> list[Job]:
     """Return the job that shows each box, all of one shape, at ``out_size`` pixels.
 
     Parameters

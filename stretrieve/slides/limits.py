@@ -47,4 +47,6 @@ class ReaderLimits:
         if min(self.open_timeout_s, self.read_timeout_s) <= 0:
             raise ConfigError(explain("reader timeouts", got=self, expected="seconds above 0"))
         if min(self.retries, self.max_crashes) < 0 or not 0 <= self.max_failed <= 1:
-            raise ConfigError(explain("reader limits", got=self, expected="0 or more, max_failed 0 to 1"))
+            raise ConfigError(
+                explain("reader limits", got=self, expected="0 or more, max_failed 0 to 1")
+            )

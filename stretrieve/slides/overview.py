@@ -85,9 +85,7 @@ def _level_px(pool: ReaderPool, size: tuple[int, int]) -> float:
     return max(scales) / pool.header.downsamples[level]
 
 
-def _read_block(
-    pool: ReaderPool, picture: npt.NDArray[np.uint8], block: _Block
-) -> str | None:
+def _read_block(pool: ReaderPool, picture: npt.NDArray[np.uint8], block: _Block) -> str | None:
     height, width = picture.shape[:2]
     full_width, full_height = pool.header.levels[0]
     box = np.array(
@@ -128,4 +126,6 @@ def _report(pool: ReaderPool, n_dead: int, n_read: int, reason: str) -> None:
     what = f"slide {str(pool.path)!r}"
     if n_dead > _MAX_DEAD or not n_read:
         raise SlideError(explain(what, got=f"pixels that cannot be read ({reason})"))
-    _log.warning("%s: %d parts of the overview cannot be read and are white (%s)", what, n_dead, reason)
+    _log.warning(
+        "%s: %d parts of the overview cannot be read and are white (%s)", what, n_dead, reason
+    )

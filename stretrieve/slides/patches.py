@@ -65,7 +65,9 @@ def read_patches(
     """
     if batch_size < 1 or workers < 1:
         raise ConfigError(
-            explain("patches", got=f"batch_size {batch_size}, workers {workers}", expected="1 or more")
+            explain(
+                "patches", got=f"batch_size {batch_size}, workers {workers}", expected="1 or more"
+            )
         )
     return _read_ahead(slide, check_centres(xy), spec, batch_size, workers)
 

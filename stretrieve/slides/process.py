@@ -146,10 +146,11 @@ class ReaderProcess:
         try:
             kind, n_bytes = REPLY.unpack(receive_bytes(self._channel, REPLY.size))
             if kind == FAULT:
-                raise ReaderFaultError(receive_bytes(self._channel, n_bytes).decode(errors="replace"))
-            if n_bytes != out.nbytes:
-                raise ClosedError
-            receive_exactly(self._channel, memoryview(out).cast("B"))
+                raise ReaderFaultError(
+                    receive_bytes(self._channel, n_bytes).decode(errors="replace")
+                )
+            pixels = out.data.cast("B")
+            receive_exactly(self._channel, pixels[:n_bytes])
         except (ClosedError, TimeoutError) as error:
             raise DeadReaderError(self._obituary(error, timeout_s)) from error
 

@@ -72,7 +72,10 @@ def _compare(what: str, given: PixelSize, header: Header) -> None:
                 "mpp of %s: given %.4g (%s), the file says %.4g; the given value is used",
                 what, given.mean, given.source, stated,
             )  # fmt: skip
-    if header.objective_power and _off(given.mean, _MPP_AT_1X / header.objective_power) > _REMARKABLE:
+    if (
+        header.objective_power
+        and _off(given.mean, _MPP_AT_1X / header.objective_power) > _REMARKABLE
+    ):
         _warn_objective(what, given, header.objective_power)
 
 

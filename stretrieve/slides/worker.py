@@ -32,7 +32,15 @@ from stretrieve.slides.protocol import (
 from stretrieve.slides.readers.base import Reader, ReaderError
 from stretrieve.slides.readers.choose import open_reader
 
-_FAULTS = (ReaderError, OSError, ValueError, MemoryError, OverflowError, ArithmeticError, LookupError)
+_FAULTS = (
+    ReaderError,
+    OSError,
+    ValueError,
+    MemoryError,
+    OverflowError,
+    ArithmeticError,
+    LookupError,
+)
 _ALIGNED_PX = 1e-3
 _REDUCING_GAP = 3.0
 _MAX_TEXT = 300
@@ -117,14 +125,16 @@ def sample(reader: Reader, job: Job) -> Image.Image:
         ``out_width`` x ``out_height``, RGB.
     """
     if job.width * job.height > MAX_READ_PX:
-        raise ReaderError(f"a read of {job.width} x {job.height} px; expected {MAX_READ_PX} px or less")
+        raise ReaderError(
+            f"a read of {job.width} x {job.height} px; expected {MAX_READ_PX} px or less"
+        )
     image = reader.read(job.level, (job.x, job.y), (job.width, job.height))
     box = (job.left, job.top, job.right, job.bottom)
     size = (job.out_width, job.out_height)
     whole = tuple(round(value) for value in box)
     aligned = all(abs(value - near) <= _ALIGNED_PX for value, near in zip(box, whole, strict=True))
     if aligned and (whole[2] - whole[0], whole[3] - whole[1]) == size:
-        return image if whole == (0, 0, *image.size) else image.crop(whole)
+        return image if whole == (0, 0, *image.size) else image.crop(box)
     return image.resize(
         size, resample=Image.Resampling.LANCZOS, box=box, reducing_gap=_REDUCING_GAP
     )

@@ -111,4 +111,6 @@ def check_tile(what: str, width: int, height: int) -> None:
     """
     check_sides(what, width, height, limit=MAX_TILE_SIDE_PX)
     if width * height > MAX_READ_PX:
-        raise ReaderError(f"{what} is {width} x {height} px; expected at most {MAX_READ_PX} px in all")
+        raise ReaderError(
+            f"{what} is {width} x {height} px; expected at most {MAX_READ_PX} px in all"
+        )

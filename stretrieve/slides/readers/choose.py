@@ -13,7 +13,7 @@ _JPEG: Final = b"\xff\xd8\xff"
 VENDOR_SUFFIXES: Final = frozenset(
     {".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".dcm", ".vms", ".vmu", ".svslide", ".czi"}
 )
-"""Suffixes that only OpenSlide may open: a damaged vendor file is refused, not read as something else."""
+"""Suffixes that only OpenSlide may open: a damaged vendor file is not read as something else."""
 
 
 def open_reader(path: Path) -> Reader:

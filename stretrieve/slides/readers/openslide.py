@@ -117,9 +117,7 @@ def _downsamples(values: tuple[float, ...]) -> tuple[float, ...]:
 def _mpp(properties: Mapping[str, str]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     names = ("openslide.mpp-x", "openslide.mpp-y")
     values = [_number(properties.get(name)) for name in names]
-    keys = tuple(
-        f"{name} = {properties[name]}" if name in properties else name for name in names
-    )
+    keys = tuple(f"{name} = {properties[name]}" if name in properties else name for name in names)
     if values[0] is None or values[1] is None:
         return None, keys
     return (values[0], values[1]), keys

@@ -10,7 +10,14 @@ from stretrieve.slides.limits import MAX_RASTER_PX
 from stretrieve.slides.readers.base import Header, ReaderError, WrongFormatError, check_sides
 
 WHITE = (255, 255, 255)
-_FAULTS = (OSError, SyntaxError, ValueError, MemoryError, OverflowError, Image.DecompressionBombError)
+_FAULTS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    MemoryError,
+    OverflowError,
+    Image.DecompressionBombError,
+)
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"})
 
 
@@ -35,7 +42,11 @@ class RasterReader:
     """
 
     def __init__(
-        self, path: Path, *, formats: tuple[str, ...] = ("PNG", "JPEG"), header: Header | None = None
+        self,
+        path: Path,
+        *,
+        formats: tuple[str, ...] = ("PNG", "JPEG"),
+        header: Header | None = None,
     ) -> None:
         Image.MAX_IMAGE_PIXELS = MAX_RASTER_PX // 2  # Pillow warns above, refuses above twice of it
         self._path = path
@@ -91,9 +102,7 @@ class RasterReader:
         self._image = None
 
 
-def crop_on_white(
-    image: Image.Image, xy: tuple[int, int], size: tuple[int, int]
-) -> Image.Image:
+def crop_on_white(image: Image.Image, xy: tuple[int, int], size: tuple[int, int]) -> Image.Image:
     """Cut a region out of an image; where there is no image it is white.
 
     Parameters

@@ -109,7 +109,9 @@ class TiffReader:
         try:
             tile = self._pages[level].decode(self._stream, index)
         except (*_FAULTS, SyntaxError) as error:
-            raise ReaderError(f"tile {index} of level {level} cannot be decoded ({error})") from error
+            raise ReaderError(
+                f"tile {index} of level {level} cannot be decoded ({error})"
+            ) from error
         if tile is not None:
             self._remember(key, tile)
         return tile
@@ -173,9 +175,7 @@ def _levels(first: Any) -> list[Any]:
 
 
 def _downsample(first: Any, page: Any) -> float:
-    return float(
-        (first.imagewidth / page.imagewidth + first.imagelength / page.imagelength) / 2
-    )
+    return float((first.imagewidth / page.imagewidth + first.imagelength / page.imagelength) / 2)
 
 
 def _chunk(page: Any) -> tuple[int, int]:
@@ -186,7 +186,9 @@ def _chunk(page: Any) -> tuple[int, int]:
 
 def _check_colour(page: Any) -> None:
     if page.bitspersample != 8 or page.dtype != "uint8":
-        raise ReaderError(f"pixels are {page.dtype} of {page.bitspersample} bits; expected 8-bit RGB")
+        raise ReaderError(
+            f"pixels are {page.dtype} of {page.bitspersample} bits; expected 8-bit RGB"
+        )
     if page.samplesperpixel not in (1, 3, 4):
         raise ReaderError(f"image has {page.samplesperpixel} channels; expected 8-bit RGB")
 

@@ -13,6 +13,8 @@ from PIL import Image
 from stretrieve.slides.readers.base import ReaderError
 
 _UNCOMPRESSED: Final = 1
+_JPEG: Final = 7
+_JFIF: Final = b"JFIF"
 _JPEG_2000: Final = frozenset({33003, 33004, 33005, 34712})
 _STRIP_ROWS: Final = 64
 _SHORT: Final = 3
@@ -72,9 +74,7 @@ class TiledPage:
         """Number of tiles in a column."""
         return -(-self.height // self.tile_height)
 
-    def tiles_in(
-        self, x: int, y: int, size: tuple[int, int]
-    ) -> Iterator[tuple[int, int, int]]:
+    def tiles_in(self, x: int, y: int, size: tuple[int, int]) -> Iterator[tuple[int, int, int]]:
         """Yield (index, left, top) of each tile that a region at (x, y) of ``size`` touches."""
         first = max(x, 0) // self.tile_width, max(y, 0) // self.tile_height
         right, bottom = min(x + size[0], self.width), min(y + size[1], self.height)
@@ -114,6 +114,10 @@ class TiledPage:
         size = (self.tile_width, self.tile_height if self.padded else self._kept(index)[1])
         if self.compression in _JPEG_2000:
             return _open(data, "JPEG2000", size)
+        if self.compression == _JPEG and data[6:10] == _JFIF:
+            return _open(
+                data, "JPEG", size
+            )  # complete in itself; libtiff trips over its subsampling
         return _open(self._wrap(data, size), "TIFF", size)
 
     def _kept(self, index: int) -> tuple[int, int]:
@@ -255,6 +259,4 @@ def _with_short_strips(page: TiledPage) -> TiledPage:
     starts = range(0, page.height, _STRIP_ROWS)
     offsets = tuple(offset + start * row_bytes for offset in first for start in starts)
     counts = tuple(min(_STRIP_ROWS, page.height - start) * row_bytes for start in starts)
-    return replace(
-        page, tile_height=_STRIP_ROWS, offsets=offsets, byte_counts=counts * page.planes
-    )
+    return replace(page, tile_height=_STRIP_ROWS, offsets=offsets, byte_counts=counts * page.planes)
