@@ -15,7 +15,6 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-import stretrieve
 from stretrieve.errors import ResourceError, explain
 from stretrieve.slides.protocol import (
     FAULT,
@@ -34,7 +33,7 @@ BOOT: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from stretrieve.slides.worker import main; main(int(sys.argv[2]))"
 )
-_ROOT: Final = str(Path(stretrieve.__file__).resolve().parents[1])
+_ROOT: Final = str(Path(__file__).resolve().parents[2])
 _BUFFER_BYTES: Final = 1 << 20
 _REMARK_BYTES: Final = 2_000
 _END_S: Final = 5.0
@@ -149,8 +148,7 @@ class ReaderProcess:
                 raise ReaderFaultError(
                     receive_bytes(self._channel, n_bytes).decode(errors="replace")
                 )
-            pixels = out.data.cast("B")
-            receive_exactly(self._channel, pixels[:n_bytes])
+            _receive_pixels(self._channel, n_bytes, out)
         except (ClosedError, TimeoutError) as error:
             raise DeadReaderError(self._obituary(error, timeout_s)) from error
 
@@ -191,6 +189,12 @@ class ReaderProcess:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
+
+
+def _receive_pixels(channel: socket.socket, n_bytes: int, out: npt.NDArray[np.uint8]) -> None:
+    if n_bytes != out.nbytes:
+        raise ClosedError
+    receive_exactly(channel, out.data.cast("B"))
 
 
 def _cause(code: int) -> str:
