@@ -157,8 +157,8 @@ def _rough_scores(
         product *= scorer.inverse_norms[positions]
     if scorer.metric is Metric.EUCLIDEAN:
         square = (query * query).sum(axis=1)[:, None] + (block * block).sum(axis=1)[None, :]
-        return -np.sqrt(np.maximum(square - 2 * product, 0))
-    return product
+        product = -np.sqrt(np.maximum(square - 2 * product, 0))
+    return np.asarray(product, dtype=np.float32)
 
 
 def _merge(

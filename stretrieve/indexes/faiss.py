@@ -263,7 +263,7 @@ def read_index(
             )
         )
     flags = faiss.IO_FLAG_MMAP if recipe.memory_mapped else 0
-    index = faiss.downcast_index(faiss.read_index(str(path), flags))
+    index = faiss.read_index(str(path), flags)
     if (index.ntotal, index.d) != vectors.shape:
         raise ChecksumError(
             explain(

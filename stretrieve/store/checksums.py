@@ -52,7 +52,7 @@ def digest_array(values: npt.NDArray[np.generic]) -> str:
     little = np.ascontiguousarray(values)
     if little.dtype.byteorder == ">":
         little = little.astype(little.dtype.newbyteorder("<"))
-    return hashlib.sha256(memoryview(little).cast("B")).hexdigest() if little.size else _EMPTY
+    return hashlib.sha256(little.tobytes()).hexdigest()
 
 
 def digest_texts(texts: Iterable[str]) -> str:
@@ -92,6 +92,3 @@ def digest_counts(counts: sparse.csr_matrix, genes: Sequence[str]) -> str:
         digest_array(counts.data[by_rank].astype("<i4")),
     )
     return digest_texts(parts)
-
-
-_EMPTY = hashlib.sha256(b"").hexdigest()

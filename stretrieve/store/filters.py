@@ -92,7 +92,7 @@ class IsIn(Filter):
 
     def mask(self, table: pd.DataFrame) -> npt.NDArray[np.bool_]:
         """Return which rows ``(n_rows,)`` hold one of the values."""
-        return _column(table, self.column).isin(list(self.values)).to_numpy(dtype=bool)
+        return np.asarray(_column(table, self.column).isin(list(self.values)), dtype=np.bool_)
 
 
 def Equals(column: str, value: str) -> IsIn:  # noqa: N802 (reads as one of the predicates)

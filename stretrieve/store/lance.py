@@ -169,3 +169,16 @@ def connect(uri: str, *, storage_options: Mapping[str, str] | None = None) -> An
 
     with lance_errors(f"store {uri}"):
         return lancedb.connect(uri, storage_options=dict(storage_options or {}) or None)
+
+
+def table_names(database: Any) -> list[str]:
+    """Return the names of the tables of a database."""
+    with lance_errors("tables of the store"):
+        return list(database.list_tables().tables)
+
+
+def drop_tables(database: Any) -> None:
+    """Delete every table of a database."""
+    with lance_errors("emptying the store"):
+        for name in table_names(database):
+            database.drop_table(name)

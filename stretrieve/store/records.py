@@ -145,7 +145,12 @@ class SpotRows:
 
     def __post_init__(self) -> None:
         n = len(self.spot_ids)
-        arrays = [self.xy, self.xy_um, self.array_xy, *self.embeddings.values()]
+        arrays: list[npt.NDArray[Any]] = [
+            self.xy,
+            self.xy_um,
+            self.array_xy,
+            *self.embeddings.values(),
+        ]
         got = [*(len(a) for a in arrays), int(self.counts.shape[0]), len(self.thumbnails)]
         if any(rows != n for rows in got):
             raise ShapeError(explain("spot rows", got=got, expected=f"{n} rows in each column"))

@@ -17,7 +17,7 @@ from stretrieve._failpoints import crash_point
 from stretrieve.errors import ChecksumError, GenePanelError, SectionError, explain
 from stretrieve.store import checksums, schema
 from stretrieve.store.filters import Equals, IsIn
-from stretrieve.store.lance import ROW_ID, LanceTable, connect
+from stretrieve.store.lance import ROW_ID, LanceTable, connect, drop_tables, table_names
 from stretrieve.store.records import GeneRecords, SectionRecord, SpotRows, unpack_bits
 
 
@@ -89,6 +89,7 @@ class SpotStore:
             Credentials and endpoint of an object store.
         """
         database = connect(uri, storage_options=storage_options)
+        drop_tables(database)
         for name, table in (
             (keys.TABLE_SPOTS, schema.spots_schema(dims)),
             (keys.TABLE_SECTIONS, schema.sections_schema()),
@@ -99,6 +100,14 @@ class SpotStore:
         store = cls(uri, storage_options=storage_options)
         store.add_genes(genes)
         return store
+
+    @classmethod
+    def exists(cls, uri: str, *, storage_options: Mapping[str, str] | None = None) -> bool:
+        """Whether a complete store is there; genes are the last thing that :meth:`create` writes."""
+        database = connect(uri, storage_options=storage_options)
+        if not set(schema.PRIMARY_KEYS) <= set(table_names(database)):
+            return False
+        return len(LanceTable(database, keys.TABLE_GENES)) > 0
 
     @property
     def versions(self) -> TableVersions:
@@ -305,9 +314,9 @@ class SpotStore:
 
 
 def _check_finite(section: str, rows: SpotRows) -> None:
-    for name, values in (("positions", rows.positions), *rows.embeddings.items()):
+    for name, values in rows.embeddings.items():
         bad = int((~np.isfinite(values)).any(axis=1).sum())
-        if bad and name != "positions":
+        if bad:
             raise SectionError(
                 explain(f"{name} of section {section!r}", got=f"{bad} spots that are not finite")
             )

@@ -1,0 +1,242 @@
+"""Vectors and indexes derived from the store for one version, and their way back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from stretrieve import keys
+from stretrieve._failpoints import crash_point
+from stretrieve._files import atomic_path, sha256_file
+from stretrieve._progress import SILENT, Progress
+from stretrieve.config import settings_from_dict, settings_to_dict
+from stretrieve.errors import ChecksumError, ConfigError, explain
+from stretrieve.indexes import (
+    ExactIndex,
+    FaissIndex,
+    Metric,
+    Recipe,
+    VectorIndex,
+    build_index,
+    choose_recipe,
+    read_index,
+)
+from stretrieve.indexes.base import Vectors
+from stretrieve.indexes.recall import measure_index
+from stretrieve.indexes.recipes import Choice
+from stretrieve.reference.manifest import IndexEntry
+from stretrieve.store import SpotStore
+
+MODALITIES: Mapping[str, str] = {
+    "image": keys.IMAGE_EMBEDDING,
+    "expression": keys.EXPRESSION_EMBEDDING,
+}
+METRIC = Metric.COSINE
+RECALL_K = 50
+_RECALL_QUERIES = 200
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """One modality, ready to be searched.
+
+    Parameters
+    ----------
+    vectors
+        ``(n_spots, dim)`` stored embeddings in canonical order.
+    index
+        Search structure over them.
+    """
+
+    vectors: Vectors
+    index: VectorIndex
+
+
+def modality_column(modality: str) -> str:
+    """Return the embedding column of a modality.
+
+    Raises
+    ------
+    ConfigError
+        When there is no such modality.
+    """
+    if modality not in MODALITIES:
+        raise ConfigError(
+            explain("modality", got=repr(modality), expected=f"one of {', '.join(MODALITIES)}")
+        )
+    return MODALITIES[modality]
+
+
+def derive(
+    store: SpotStore,
+    order: npt.NDArray[np.uint64],
+    folder: Path,
+    *,
+    recipe: str,
+    progress: Progress = SILENT,
+) -> dict[str, IndexEntry]:
+    """Write vectors and indexes of both modalities into a folder that appears in one step.
+
+    Parameters
+    ----------
+    store
+        Where the vectors come from.
+    order
+        ``(n_spots,)`` row ids in canonical order.
+    folder
+        The new folder; one that is there already is replaced.
+    recipe
+        Name of the index recipe, or ``"auto"``.
+    progress
+        Told of every modality.
+
+    Raises
+    ------
+    ConfigError
+        When an index has less recall than its recipe promises.
+    """
+    if folder.is_dir():
+        _remove(folder)
+    entries: dict[str, IndexEntry] = {}
+    with (
+        atomic_path(folder) as temporary,
+        progress.task("building indexes", len(MODALITIES)) as task,
+    ):
+        temporary.mkdir()
+        queries = _write_vectors(store, order, temporary)
+        for modality in MODALITIES:
+            crash_point(f"build index {modality}")
+            entries[modality] = _derive_one(temporary, modality, recipe, queries)
+            task.advance()
+        crash_point(f"publish {folder.name}")
+    return entries
+
+
+def _write_vectors(
+    store: SpotStore, order: npt.NDArray[np.uint64], folder: Path
+) -> npt.NDArray[np.float32]:
+    """Write both vector files and return image vectors to try the indexes with."""
+    picked = np.linspace(0, len(order) - 1, min(_RECALL_QUERIES, len(order))).astype(np.int64)
+    queries = np.empty((0, 0), dtype=np.float32)
+    for modality, column in MODALITIES.items():
+        crash_point(f"write vectors {modality}")
+        vectors = store.vectors(column, order=order)
+        np.save(folder / f"{modality}.npy", vectors)
+        if modality == "image":
+            queries = vectors[picked]
+    return queries
+
+
+def _derive_one(
+    folder: Path, modality: str, recipe: str, queries: npt.NDArray[np.float32]
+) -> IndexEntry:
+    path = folder / f"{modality}.npy"
+    vectors = np.load(path, mmap_mode="r")
+    choice = choose_recipe(
+        recipe, n_vectors=len(vectors), dim=vectors.shape[1], memory_bytes=memory_bytes()
+    )
+    index = build_index(vectors, choice.recipe, metric=METRIC)
+    measured = measure_index(index, vectors, queries, k=min(RECALL_K, len(vectors)))
+    _check_floor(choice, measured.recall, modality)
+    return IndexEntry(
+        recipe=choice.name,
+        settings=settings_to_dict(choice.recipe),
+        reason=choice.reason,
+        vectors_sha256=sha256_file(path),
+        index_sha256=(
+            index.save(folder / f"{modality}.faiss") if isinstance(index, FaissIndex) else ""
+        ),
+        recall=measured.recall,
+        queries_per_second=measured.queries_per_second,
+        recall_k=measured.k,
+    )
+
+
+def _check_floor(choice: Choice, recall: float, modality: str) -> None:
+    if recall < choice.recipe.recall_floor:
+        raise ConfigError(
+            explain(
+                f"{modality} index {choice.name!r}",
+                got=f"recall {recall:.3f} against the exact index",
+                expected=f"{choice.recipe.recall_floor:g} or more",
+                remedy="use the recipe 'flat', or one with a larger nprobe or refine",
+            )
+        )
+
+
+def load_searcher(folder: Path, modality: str, entry: IndexEntry) -> Searcher:
+    """Open one modality's derived files, each only after its checksum.
+
+    Raises
+    ------
+    ChecksumError
+        When a file is missing or is not what the manifest says.
+    """
+    vectors = load_vectors(folder, modality, entry)
+    recipe = settings_from_dict(Recipe, entry.settings)
+    if not entry.index_sha256:
+        return Searcher(vectors, ExactIndex(vectors, metric=METRIC))
+    path = folder / f"{modality}.faiss"
+    if not path.is_file():
+        raise _missing(path)
+    return Searcher(
+        vectors, read_index(path, vectors, recipe, metric=METRIC, sha256=entry.index_sha256)
+    )
+
+
+def load_vectors(folder: Path, modality: str, entry: IndexEntry) -> Vectors:
+    """Memory-map the vectors ``(n_spots, dim)`` of one modality, after their checksum.
+
+    Raises
+    ------
+    ChecksumError
+        When the file is missing or is not what the manifest says.
+    """
+    path = folder / f"{modality}.npy"
+    if not path.is_file():
+        raise _missing(path)
+    if sha256_file(path) != entry.vectors_sha256:
+        raise ChecksumError(
+            explain(
+                f"derived file {path.name}",
+                got="a file that fails its checksum",
+                remedy="run `stretrieve ref rebuild-indexes`",
+            )
+        )
+    vectors: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+    return vectors
+
+
+def exact_searcher(store: SpotStore, order: npt.NDArray[np.uint64], modality: str) -> Searcher:
+    """Read one modality from the store and search it without an index."""
+    vectors = store.vectors(modality_column(modality), order=order)
+    return Searcher(vectors, ExactIndex(vectors, metric=METRIC))
+
+
+def memory_bytes() -> int:
+    """Return the physical memory of the machine."""
+    try:
+        return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):
+        return 8 << 30
+
+
+def _missing(path: Path) -> ChecksumError:
+    return ChecksumError(
+        explain(
+            f"derived file {path.name}",
+            got="no such file",
+            remedy="run `stretrieve ref rebuild-indexes`",
+        )
+    )
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder)

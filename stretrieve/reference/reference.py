@@ -1,0 +1,297 @@
+"""A reference, open for reading at one version."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from stretrieve import keys
+from stretrieve._logging import get_logger
+from stretrieve.embedders import load_embedder
+from stretrieve.embedders.base import Embedder, Embeddings
+from stretrieve.errors import ChecksumError, GenePanelError, explain
+from stretrieve.indexes import SearchResult
+from stretrieve.reference.artefacts import check_embedder, check_tables
+from stretrieve.reference.derive import Searcher, exact_searcher, load_searcher, modality_column
+from stretrieve.reference.layout import Layout
+from stretrieve.reference.manifest import Manifest
+from stretrieve.reference.versions import find_manifest
+from stretrieve.store import SpotStore
+from stretrieve.store.schema import META_COLUMNS
+
+_log = get_logger(__name__)
+_ROW_ID = "_rowid"
+
+
+class Reference:
+    """Measured spots with their embeddings, at one version; writers do not disturb it.
+
+    Spots are numbered in canonical order: by ``spot_uid``, whatever order they were written in. Every
+    position below refers to it.
+
+    Parameters
+    ----------
+    layout
+        Where the reference is.
+    manifest
+        The version to read.
+    tag
+        The name it was opened by, if any.
+    storage_options
+        Credentials and endpoint when the store is in an object store.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        manifest: Manifest,
+        *,
+        tag: str | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.layout = layout
+        self.manifest = manifest
+        self.tag = tag
+        self._storage_options = dict(storage_options or {})
+        self._searchers: dict[str, Searcher] = {}
+
+    @classmethod
+    def open(
+        cls,
+        uri: str | Path,
+        *,
+        tag: str | None = None,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> Reference:
+        """Open a reference.
+
+        Parameters
+        ----------
+        uri
+            The reference folder.
+        tag
+            A tag or a version such as ``"v000001"``; the newest version when ``None``.
+        storage_options
+            Credentials and endpoint when the store is in an object store.
+
+        Raises
+        ------
+        ReferenceNotFoundError
+            When there is no reference, or no such tag.
+        ManifestError
+            When the manifest is damaged or of an unknown format version.
+        """
+        layout = Layout(Path(uri))
+        manifest = find_manifest(layout, tag)
+        return cls(layout, manifest, tag=tag, storage_options=storage_options)
+
+    # what it holds -----------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Id, version, tag and content digest: what a result has to name to be repeatable."""
+        return {
+            "id": self.manifest.reference_id,
+            "version": self.manifest.version,
+            "tag": self.tag or "",
+            "content_digest": self.manifest.content_digest,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the reference holds, as plain JSON data."""
+        sections = self.manifest.sections
+        return {
+            **self.identity,
+            "spots": self.manifest.n_spots,
+            "sections": len(sections),
+            "patients": len({section[keys.PATIENT] for section in sections}),
+            "genes": int(self.manifest.genes["n"]),
+            **{
+                name: sorted({section[name] for section in sections} - {""})
+                for name in (keys.ORGAN, keys.SPECIES, keys.PLATFORM)
+            },
+            "embedder": self.manifest.embedder["name"],
+            "dim": self.manifest.embedder["dim"],
+            "patch": self.manifest.embedder["patch_spec"]["views"],
+            "indexes": {
+                modality: {
+                    "recipe": entry.recipe,
+                    "reason": entry.reason,
+                    "recall": round(entry.recall, 4),
+                    "recall_k": entry.recall_k,
+                    "queries_per_second": round(entry.queries_per_second, 1),
+                }
+                for modality, entry in self.manifest.indexes.items()
+            },
+            "created": self.manifest.created,
+            "libraries": dict(self.manifest.libraries),
+        }
+
+    def sections(self) -> pd.DataFrame:
+        """Return one row a section (index: its name, ascending) with metadata and ``n_spots``."""
+        columns = [*META_COLUMNS, "n_spots", "n_genes", "mpp_source", "digest"]
+        rows = [{name: section[name] for name in columns} for section in self.manifest.sections]
+        return pd.DataFrame(rows, columns=columns).set_index(keys.SECTION)
+
+    @cached_property
+    def store(self) -> SpotStore:
+        """The LanceDB tables, pinned to this version and checked."""
+        store = SpotStore(
+            self.layout.store_uri(str(self.manifest.store["uri"])),
+            versions=self.manifest.table_versions,
+            storage_options=self._storage_options,
+        )
+        check_tables(store, self.manifest)
+        return store
+
+    @cached_property
+    def embedder(self) -> Embedder:
+        """The embedder that the reference was made with; its files are checked first."""
+        check_embedder(self.layout, self.manifest)
+        return load_embedder(self.layout.embedder)
+
+    @property
+    def genes(self) -> pd.DataFrame:
+        """Index = gene key in the order of :meth:`expression`; ``gene_id``, ``gene_symbol``."""
+        return self.store.genes
+
+    @cached_property
+    def measured(self) -> npt.NDArray[np.bool_]:
+        """``(n_sections, n_genes)`` which section (in the order of :meth:`sections`) measures what."""
+        return self.store.measured()
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        return self.store.spot_table()
+
+    @property
+    def row_ids(self) -> npt.NDArray[np.uint64]:
+        """``(n_spots,)`` rows of the store in canonical order."""
+        return np.asarray(self._table[_ROW_ID], dtype=np.uint64)
+
+    @cached_property
+    def section_index(self) -> npt.NDArray[np.int64]:
+        """``(n_spots,)`` section of each spot, as position in :meth:`sections`."""
+        found = self.sections().index.get_indexer(self._table[keys.SECTION])
+        return np.asarray(found, dtype=np.int64)
+
+    @cached_property
+    def spots(self) -> pd.DataFrame:
+        """One row a spot in canonical order: ``spot_uid``, section metadata, positions, totals."""
+        table = self._table.drop(columns=[_ROW_ID, keys.SECTION]).reset_index()
+        sections = self.sections().reset_index()
+        for place, name in enumerate(META_COLUMNS):
+            codes = pd.Categorical(sections[name])
+            column = pd.Categorical.from_codes(
+                codes.codes[self.section_index], categories=codes.categories
+            )
+            table.insert(1 + place, name, column)
+        return table
+
+    def positions(self, spot_uids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Return the positions ``(n,)`` of spots named by ``spot_uid``.
+
+        Raises
+        ------
+        KeyError
+            When there is no such spot.
+        """
+        found = self._table.index.get_indexer(list(spot_uids))
+        if (found < 0).any():
+            raise KeyError(str(spot_uids[int(np.argmin(found))]))
+        return np.asarray(found, dtype=np.int64)
+
+    # what it answers ---------------------------------------------------------------------------
+
+    def search(
+        self,
+        vectors: npt.ArrayLike,
+        k: int,
+        *,
+        modality: str = "expression",
+        allowed: npt.NDArray[np.bool_] | None = None,
+    ) -> SearchResult:
+        """Return the nearest spots by cosine similarity, scored exactly in float64.
+
+        Parameters
+        ----------
+        vectors
+            ``(n_query, dim)``.
+        k
+            Neighbours wanted.
+        modality
+            Which embeddings of the spots to compare with: ``"expression"`` or ``"image"``.
+        allowed
+            ``(n_spots,)`` which spots may be returned; all when ``None``.
+
+        Returns
+        -------
+        SearchResult
+            Positions and similarities ``(n_query, k)``, ties in the order of positions.
+        """
+        query = np.asarray(vectors, dtype=np.float32)
+        return self.searcher(modality).index.search(query, k, allowed=allowed)
+
+    def searcher(self, modality: str) -> Searcher:
+        """Return one modality's vectors and index; without a usable index the exact search.
+
+        A missing or damaged derived file costs speed, never correctness: one warning is logged.
+        """
+        modality_column(modality)
+        if modality not in self._searchers:
+            self._searchers[modality] = self._load_searcher(modality)
+        return self._searchers[modality]
+
+    def _load_searcher(self, modality: str) -> Searcher:
+        folder = self.layout.indexes(self.manifest.version)
+        try:
+            return load_searcher(folder, modality, self.manifest.indexes[modality])
+        except (ChecksumError, KeyError) as error:
+            _log.warning("searching without an index: %s", error)
+        return exact_searcher(self.store, self.row_ids, modality)
+
+    def embeddings(
+        self, modality: str, positions: npt.NDArray[np.int64] | None = None
+    ) -> Embeddings:
+        """Return stored embeddings ``(n, dim)`` of some spots, or of all."""
+        vectors = self.searcher(modality).vectors
+        return vectors if positions is None else np.asarray(vectors[positions])
+
+    def expression(
+        self, positions: npt.NDArray[np.int64], genes: Sequence[str] | None = None
+    ) -> sparse.csr_matrix:
+        """Return raw counts ``(len(positions), n_genes)`` int32; see :attr:`measured` for zeros.
+
+        Parameters
+        ----------
+        positions
+            Spots, in any order, repeats allowed.
+        genes
+            Gene keys of the columns wanted; all of :attr:`genes` when ``None``.
+
+        Raises
+        ------
+        GenePanelError
+            When a gene is unknown.
+        """
+        counts = self.store.expression(self.row_ids[np.asarray(positions, dtype=np.int64)])
+        if genes is None:
+            return counts
+        columns = self.genes.index.get_indexer(list(genes))
+        if (columns < 0).any():
+            unknown = str(list(genes)[int(np.argmin(columns))])
+            raise GenePanelError(
+                explain("gene", got=repr(unknown), expected="a gene of the reference")
+            )
+        return counts[:, columns]
+
+    def thumbnails(self, positions: npt.NDArray[np.int64]) -> list[bytes]:
+        """Return the JPEG patch image of each of some spots."""
+        return self.store.thumbnails(self.row_ids[np.asarray(positions, dtype=np.int64)])

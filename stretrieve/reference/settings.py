@@ -1,0 +1,50 @@
+"""Settings of a build; the manifest stores exactly these."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stretrieve.errors import ConfigError, explain
+from stretrieve.indexes.recipes import AUTO
+from stretrieve.training import TrainSettings
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How a reference is built.
+
+    Parameters
+    ----------
+    embedder
+        Name of the embedder.
+    embedder_config
+        Its own settings; left out ones take its defaults.
+    train
+        Settings of the training loop.
+    recipe
+        Index recipe, or ``"auto"``.
+    seed
+        Seed of everything random that has no seed of its own.
+    thumbnail_px
+        Side of the stored patch images in pixels.
+    workers
+        Processes that decode patches.
+    batch_size
+        Patches embedded at a time.
+    """
+
+    embedder: str = "bleep"
+    embedder_config: Mapping[str, Any] = field(default_factory=dict)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    recipe: str = AUTO
+    seed: int = 0
+    thumbnail_px: int = 64
+    workers: int = 1
+    batch_size: int = 64
+
+    def __post_init__(self) -> None:
+        for name, low in (("thumbnail_px", 8), ("workers", 1), ("batch_size", 1)):
+            if getattr(self, name) < low:
+                raise ConfigError(explain(name, got=getattr(self, name), expected=f"{low} or more"))
