@@ -56,7 +56,7 @@ def build_ref(
         "embedder": embedder,
         "embedder_config.encoder.backbone": backbone,
         "embedder_config.encoder.weights": weights,
-        "embedder_config.patch_um": patch_um,
+        "embedder_config.side_um": patch_um,
         "embedder_config.patch_px": patch_px,
         "train.epochs": epochs,
         "seed": seed,

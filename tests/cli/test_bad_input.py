@@ -36,7 +36,7 @@ def reference(cohort, tmp_path_factory):
     from stretrieve import BuildSettings, build_reference
 
     out = tmp_path_factory.mktemp("ref") / "REF"
-    settings = BuildSettings(embedder="colour", embedder_config={"patch_px": 32, "patch_um": 160.0})
+    settings = BuildSettings(embedder="colour", embedder_config={"patch_px": 32, "side_um": 160.0})
     build_reference(cohort / "sheet.csv", out, settings=settings)
     return out
 

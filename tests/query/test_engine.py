@@ -11,7 +11,7 @@ from stretrieve.query import Centring, Modality, SpotPositions, WeightScheme
 from stretrieve.spots import read_section
 from tests.tissue import GENES, write_cohort
 
-BUILD = BuildSettings(embedder="colour", embedder_config={"patch_px": 32, "patch_um": 160.0})
+BUILD = BuildSettings(embedder="colour", embedder_config={"patch_px": 32, "side_um": 160.0})
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_output_contract(result, reference):
     assert uns["schema_version"] == 1
     assert uns["unit"] == "log1p_cp10k"
     assert uns["slide"]["mpp_source"] == "given"
-    assert len(uns["reference"]["digest"]) == 64
+    assert len(uns["reference"]["content_digest"]) == 64
 
 
 def test_written_file_reads_back_the_same(result, tmp_path):
