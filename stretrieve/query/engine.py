@@ -23,6 +23,7 @@ from stretrieve.query.retrieve import Neighbours, allowed_spots, retrieve
 from stretrieve.query.settings import QuerySettings
 from stretrieve.reference import Reference
 from stretrieve.slides import open_slide
+from stretrieve.spots import canonical_species
 from stretrieve.units import MppSource, PixelSize
 
 _GENES_PER_BLOCK = 512
@@ -93,11 +94,11 @@ class QueryEngine:
             When the filters leave no reference spot.
         """
         wanted = self._genes(genes)
-        filters = {
-            column: value
-            for column, value in ((keys.ORGAN, organ), (keys.SPECIES, species))
-            if value is not None
-        }
+        filters: dict[str, str] = {}
+        if organ is not None:
+            filters[keys.ORGAN] = organ.lower()
+        if species is not None:
+            filters[keys.SPECIES] = canonical_species(species)
         allowed = allowed_spots(self.reference, patient=patient, filters=filters)
         size = PixelSize.square(mpp, MppSource.GIVEN) if isinstance(mpp, float | int) else mpp
         with open_slide(slide, pixel_size=size) as opened:

@@ -68,7 +68,7 @@ def allowed_spots(
     if patient is not None:
         allowed &= (spots[keys.PATIENT] != patient).to_numpy()
     for column, value in filters.items():
-        allowed &= (spots[column] == value.lower()).to_numpy()
+        allowed &= (spots[column] == value).to_numpy()
     if not allowed.any():
         asked = [f"{column} {value!r}" for column, value in filters.items()]
         if patient is not None:

@@ -7,7 +7,7 @@ from stretrieve.spots.gene_table import gene_table_info
 from stretrieve.spots.genes import GeneIdentity, identify_genes
 from stretrieve.spots.normalise import log_cp10k
 from stretrieve.spots.positions import read_spot_positions
-from stretrieve.spots.row import SheetRow
+from stretrieve.spots.row import SheetRow, canonical_species
 from stretrieve.spots.section import Section, SectionMeta
 from stretrieve.spots.sheet import read_sheet
 from stretrieve.spots.variable_genes import highly_variable_genes
@@ -20,6 +20,7 @@ __all__ = [
     "SectionMeta",
     "SheetRow",
     "assemble",
+    "canonical_species",
     "check_overlap",
     "compare_genes",
     "detect_format",

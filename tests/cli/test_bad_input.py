@@ -103,7 +103,8 @@ def test_spots_outside_the_image(cli, sheet, tmp_path):
 def test_counts_and_spots_of_different_sections(cli, sheet, tmp_path):
     spots = sheet.parent / "s1" / "spots.tsv"
     header, *lines = spots.read_text().splitlines()
-    moved = [f"{int(a) + 40}\t{b}" for a, b in (line.split("\t", 1) for line in lines)]
+    rows = [line.split("\t") for line in lines]
+    moved = ["\t".join([f"{int(x) + 40}", y, f"{int(nx) + 40}", *rest]) for x, y, nx, *rest in rows]
     spots.write_text("\n".join([header, *moved]) + "\n")
     out = tmp_path / "REF"
     result = cli("build-ref", sheet, "--out", out, *FAST)
@@ -225,7 +226,7 @@ def test_damaged_weights_are_noticed(cli, cohort, reference, tmp_path):
 
 def test_usage_errors_are_one_line(cli):
     assert_refused(cli("query", "--nonsense"), code=2, words=["--nonsense"])
-    assert_refused(cli("build-ref"), code=2, words=["SHEET"])
+    assert_refused(cli("build-ref"), code=2, words=["sheet"])
 
 
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])

@@ -113,7 +113,7 @@ def test_readme_names_only_commands_that_exist(cli):
     commands = {
         line.split()[1]
         for line in (ROOT / "README.md").read_text().splitlines()
-        if line.startswith("stretrieve ")
+        if line.strip().startswith("stretrieve ")
     }
     assert commands
     _, help_text, _ = cli("--help")
