@@ -113,7 +113,12 @@ class Slide:
         out = np.empty((height, width, 3), dtype=np.uint8)
         failed = self.pool.run([job], [out])
         if failed:
-            raise SlideError(explain(f"region {xy} of slide {str(self.path)!r}", got=failed[0]))
+            raise SlideError(
+                explain(
+                    f"slide {str(self.path)!r}",
+                    got=f"a region at {xy} that cannot be read ({failed[0]})",
+                )
+            )
         return out
 
     def thumbnail(self, max_px: int = 1024) -> npt.NDArray[np.uint8]:

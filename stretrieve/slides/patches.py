@@ -103,7 +103,7 @@ def _read_batch(
     status = np.full(len(rows), PatchStatus.OK, dtype=np.uint8)
     jobs, outs = [], []
     views = tuple(
-        np.full((len(rows), view.patch_px, view.patch_px, 3), 255, dtype=np.uint8)
+        np.empty((len(rows), view.patch_px, view.patch_px, 3), dtype=np.uint8)
         for view in spec.views
     )
     for view, pixels in zip(spec.views, views, strict=True):
