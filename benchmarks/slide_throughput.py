@@ -15,6 +15,8 @@ import io
 import multiprocessing
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -33,7 +35,7 @@ from stretrieve.units import MppSource, PixelSize
 
 PATCH_PX = 224
 TILE = 256
-_handle: openslide.OpenSlide | None = None
+_open: dict[str, openslide.OpenSlide] = {}
 
 
 def texture(side: int) -> np.ndarray:
@@ -93,15 +95,15 @@ def centres(slide: Slide, n: int, seed: int) -> np.ndarray:
 
 
 def bare_open(path: str) -> None:
-    global _handle
-    _handle = openslide.OpenSlide(path)
-    _handle.read_region((0, 0), 0, (PATCH_PX, PATCH_PX))
+    _open["slide"] = openslide.OpenSlide(path)
+    _open["slide"].read_region((0, 0), 0, (PATCH_PX, PATCH_PX))
 
 
 def bare_read(corners: np.ndarray) -> int:
     total = 0
+    handle = _open["slide"]
     for x, y in corners.tolist():
-        region = _handle.read_region((x, y), 0, (PATCH_PX, PATCH_PX))
+        region = handle.read_region((x, y), 0, (PATCH_PX, PATCH_PX))
         total += np.asarray(region.convert("RGB")).nbytes
     return total
 
@@ -197,27 +199,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = options.slide or write_slide(Path(folder) / "slide.tiff", 16_384)
         print("workers  bare/s  ours/s  ratio  resampled/s")
-        for workers in options.workers:
-            bare, ours, resampled = throughput(
-                path, workers, n=options.patches, rounds=options.rounds
-            )
-            print(
-                f"{workers:7d} {bare:7.0f} {ours:7.0f} {ours / bare:6.2f} {resampled:12.0f}",
-                flush=True,
-            )
+        for n in options.workers:
+            bare, ours, resampled = throughput(path, n, n=options.patches, rounds=options.rounds)
+            row = f"{n:7d} {bare:7.0f} {ours:7.0f} {ours / bare:6.2f} {resampled:12.0f}"
+            print(row, flush=True)
         print("area  peak MiB")
         for times, side in ((1, 8192), (4, 16_384), (16, 32_768)):
             written = write_slide(Path(folder) / f"{side}.tiff", side)
-            command = (
-                f"{sys_executable()} {__file__} --memory-of {written} --patches {options.patches}"
+            command = [sys.executable, __file__, "--memory-of", written, "--patches"]
+            done = subprocess.run(
+                [*command, str(options.patches)], capture_output=True, text=True, check=True
             )
-            print(f"{times:3d}x {os.popen(command).read().strip():>9}", flush=True)
-
-
-def sys_executable() -> str:
-    import sys
-
-    return sys.executable
+            print(f"{times:3d}x {done.stdout.strip():>9}", flush=True)
 
 
 if __name__ == "__main__":

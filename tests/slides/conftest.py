@@ -22,7 +22,7 @@ def read(self, level, xy, size):
     {read}
     return real_read(self, level, xy, size)
 def opened(self, path):
-    {open}
+    {opening}
     real_open(self, path)
 Reader.read, Reader.__init__ = read, opened
 from stretrieve.slides.worker import main
@@ -40,7 +40,7 @@ def pyramid(tmp_path: Path) -> Path:
 def misbehave(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Make every reader process started from now on run a statement before it reads or opens."""
 
-    def install(*, read: str = "pass", open: str = "pass") -> None:
-        monkeypatch.setattr(process, "BOOT", _BOOT.format(read=read, open=open))
+    def install(*, read: str = "pass", opening: str = "pass") -> None:
+        monkeypatch.setattr(process, "BOOT", _BOOT.format(read=read, opening=opening))
 
     return install

@@ -75,14 +75,14 @@ def test_too_many_crashes_end_the_slide(pyramid: Path, misbehave) -> None:
 
 
 def test_a_crash_while_opening_is_one_error(pyramid: Path, misbehave) -> None:
-    misbehave(open="os.abort()")
+    misbehave(opening="os.abort()")
     with pytest.raises(SlideError, match="SIGABRT") as caught:
         open_slide(pyramid)
     assert str(pyramid) in one_line(caught.value)
 
 
 def test_a_hang_while_opening_is_one_error(pyramid: Path, misbehave) -> None:
-    misbehave(open="time.sleep(60)")
+    misbehave(opening="time.sleep(60)")
     with pytest.raises(SlideError, match="did not answer") as caught:
         open_slide(pyramid, limits=ReaderLimits(open_timeout_s=0.7, retries=0))
     one_line(caught.value)
