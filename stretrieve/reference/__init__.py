@@ -1,8 +1,32 @@
 """A reference: measured spots, their embeddings, and the search among them."""
 
 from stretrieve.reference.build import build_reference
+from stretrieve.reference.changes import (
+    add_sections,
+    rebuild_indexes,
+    remove_sections,
+    set_calibration,
+    tag_version,
+)
+from stretrieve.reference.compact import compact_reference
 from stretrieve.reference.manifest import Manifest
 from stretrieve.reference.reference import Reference
 from stretrieve.reference.settings import BuildSettings
+from stretrieve.reference.transfer import export_reference, import_reference
+from stretrieve.reference.verify import verify_reference
 
-__all__ = ["BuildSettings", "Manifest", "Reference", "build_reference"]
+__all__ = [
+    "BuildSettings",
+    "Manifest",
+    "Reference",
+    "add_sections",
+    "build_reference",
+    "compact_reference",
+    "export_reference",
+    "import_reference",
+    "rebuild_indexes",
+    "remove_sections",
+    "set_calibration",
+    "tag_version",
+    "verify_reference",
+]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -17,21 +16,19 @@ from stretrieve.config import settings_to_dict
 from stretrieve.embedders import create_embedder, load_embedder
 from stretrieve.embedders.base import Embedder, SectionPatches
 from stretrieve.embedders.data import collect_patches
-from stretrieve.reference.artefacts import file_digests, genes_entry, records_digest
-from stretrieve.reference.derive import MODALITIES, derive
+from stretrieve.errors import InputError
+from stretrieve.reference.cache import LazyPatches, SectionCache
+from stretrieve.reference.commit import Made, commit_version, embedder_entry
+from stretrieve.reference.derive import MODALITIES
 from stretrieve.reference.embed import section_record, spot_rows
-from stretrieve.reference.layout import Layout, version_name
-from stretrieve.reference.manifest import Manifest, library_versions, section_entry
+from stretrieve.reference.layout import Layout
 from stretrieve.reference.reference import Reference
 from stretrieve.reference.settings import BuildSettings
 from stretrieve.reference.source import SectionSource, open_source
-from stretrieve.reference.versions import publish
 from stretrieve.reference.workfolder import WorkFolder, open_work
 from stretrieve.spots import Section
 from stretrieve.store import SpotStore
 from stretrieve.training import fit_embedder
-
-_ID_LENGTH = 16
 
 
 def build_reference(
@@ -89,31 +86,38 @@ def _build(
     settings: BuildSettings,
     progress: Progress,
 ) -> None:
-    sections = _read(source, progress)
-    patches = [
-        collect_patches(
-            section,
+    cache = SectionCache(work.sections)
+    try:
+        _read(source, cache, progress)
+    except InputError:
+        shutil.rmtree(work.path)
+        raise
+
+    def open_one(name: str) -> SectionPatches:
+        return collect_patches(
+            cache.get(name),
             embedder.spec,
             cache=work.patches,
             batch_size=settings.batch_size,
             workers=settings.workers,
             progress=progress,
         )
-        for section in sections
-    ]
+
+    patches = LazyPatches(source.names, open_one)
     fitted = _fit(work, embedder, patches, settings, progress)
-    store = _open_store(work.reference, fitted, sections)
-    _write_sections(store, fitted, patches, settings, progress)
-    _complete(work.reference, store, fitted, settings, progress)
+    store = _open_store(work.reference, fitted, (cache.get(name) for name in source.names))
+    write_sections(store, fitted, patches, settings, progress=progress)
+    made = Made(settings_to_dict(settings), embedder_entry(fitted, work.reference), settings.recipe)
+    commit_version(work.reference, store, made, change="built", uri=keys.LANCE, progress=progress)
 
 
-def _read(source: SectionSource, progress: Progress) -> list[Section]:
-    sections = []
+def _read(source: SectionSource, cache: SectionCache, progress: Progress) -> None:
+    """Read and validate every section once."""
     with progress.task("reading sections", len(source.names)) as task:
         for name in source.names:
-            sections.append(source.read(name))
+            if name not in cache:
+                cache.put(source.read(name))
             task.advance(note=name)
-    return sections
 
 
 def _fit(
@@ -125,20 +129,23 @@ def _fit(
 ) -> Embedder:
     """Fit the embedder and save it; what an interrupted build has saved is used."""
     folder = work.reference.embedder
-    if folder.is_dir():
-        return load_embedder(folder)
-    fit_embedder(
-        embedder, patches, settings=settings.train, checkpoint=work.checkpoint, progress=progress
-    )
-    crash_point("save the embedder")
-    with atomic_path(folder) as temporary:
-        temporary.mkdir()
-        embedder.save(temporary)
-    crash_point("saved the embedder")
-    return embedder
+    if not folder.is_dir():
+        fit_embedder(
+            embedder,
+            patches,
+            settings=settings.train,
+            checkpoint=work.checkpoint,
+            progress=progress,
+        )
+        crash_point("save the embedder")
+        with atomic_path(folder) as temporary:
+            temporary.mkdir()
+            embedder.save(temporary)
+        crash_point("saved the embedder")
+    return load_embedder(folder)
 
 
-def _open_store(layout: Layout, embedder: Embedder, sections: Sequence[Section]) -> SpotStore:
+def _open_store(layout: Layout, embedder: Embedder, sections: Iterable[Section]) -> SpotStore:
     uri = layout.store_uri(keys.LANCE)
     if SpotStore.exists(uri):
         store = SpotStore(uri)
@@ -148,39 +155,62 @@ def _open_store(layout: Layout, embedder: Embedder, sections: Sequence[Section])
     return SpotStore.create(uri, dims=dims, genes=gene_union(sections))
 
 
-def gene_union(sections: Sequence[Section]) -> pd.DataFrame:
+def gene_union(sections: Iterable[Section]) -> pd.DataFrame:
     """Return every gene that a section measures, sorted by key.
 
     Parameters
     ----------
     sections
-        The sections.
+        The sections, in the order in which they are asked for a gene's names.
 
     Returns
     -------
     pandas.DataFrame
-        Index = gene key; ``gene_id`` and ``gene_symbol`` as the first section by name that knows
-        them has them.
+        Index = gene key; ``gene_id`` and ``gene_symbol`` as the first section that knows them has
+        them.
     """
     columns = [keys.GENE_ID, keys.GENE_SYMBOL]
-    ordered = sorted(sections, key=lambda section: section.meta.section)
-    stacked = pd.concat([section.genes[columns].astype(str) for section in ordered])
-    known = stacked.where(stacked != "")
-    union = known.groupby(level=0, sort=True).first().fillna("")
+    names: dict[str, list[str]] = {}
+    for section in sections:
+        table = section.genes
+        for key, gene_id, symbol in zip(
+            table.index, table[columns[0]], table[columns[1]], strict=True
+        ):
+            known = names.setdefault(str(key), ["", ""])
+            known[0] = known[0] or str(gene_id)
+            known[1] = known[1] or str(symbol)
+    union = pd.DataFrame.from_dict(names, orient="index", columns=columns).sort_index()
     union.index.name = "gene"
     return union
 
 
-def _write_sections(
+def write_sections(
     store: SpotStore,
     embedder: Embedder,
-    patches: Sequence[SectionPatches],
+    patches: Iterable[SectionPatches],
     settings: BuildSettings,
-    progress: Progress,
+    *,
+    progress: Progress = SILENT,
 ) -> None:
-    """Embed and store one section after the other; those that are there already are left alone."""
+    """Embed and store one section after the other; those that are there already are left alone.
+
+    Parameters
+    ----------
+    store
+        Where they go.
+    embedder
+        Fitted embedder.
+    patches
+        The sections and the patches under their spots.
+    settings
+        ``batch_size`` and ``thumbnail_px`` are used.
+    progress
+        Told of every section.
+    """
     done = {record.section for record in store.sections()}
-    with progress.task("embedding sections", len(patches)) as task:
+    with progress.task(
+        "embedding sections", len(patches) if isinstance(patches, Sequence) else None
+    ) as task:
         for one in patches:
             record = section_record(one.section)
             if record.section not in done:
@@ -192,50 +222,3 @@ def _write_sections(
                 )
                 store.append_section(record, rows)
             task.advance(note=record.section)
-
-
-def _complete(
-    layout: Layout,
-    store: SpotStore,
-    embedder: Embedder,
-    settings: BuildSettings,
-    progress: Progress,
-) -> None:
-    """Derive the indexes, tag the tables and write the manifest."""
-    order = store.spot_table()["_rowid"].to_numpy()
-    entries = derive(store, order, layout.indexes(1), recipe=settings.recipe, progress=progress)
-    store.tag(version_name(1))
-    records = store.sections()
-    digest = records_digest(records)
-    manifest = Manifest(
-        reference_id=digest[:_ID_LENGTH],
-        version=1,
-        created=now(),
-        change="built",
-        settings=settings_to_dict(settings),
-        embedder=embedder_entry(embedder, layout),
-        store={"uri": keys.LANCE, "tables": store.versions.to_dict()},
-        sections=tuple(section_entry(record) for record in records),
-        genes=genes_entry(store.genes),
-        content_digest=digest,
-        indexes=entries,
-        libraries=library_versions(),
-    )
-    publish(layout, manifest)
-
-
-def embedder_entry(embedder: Embedder, layout: Layout) -> dict[str, Any]:
-    """Return what the manifest says about the embedder."""
-    return {
-        "name": embedder.name,
-        "config": embedder.to_config(),
-        "dim": embedder.dim,
-        "patch_spec": embedder.spec.to_dict(),
-        "gene_names": list(embedder.gene_names),
-        "files": file_digests(layout.embedder),
-    }
-
-
-def now() -> str:
-    """Return the time, UTC, ISO 8601."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -30,6 +30,8 @@ from stretrieve.indexes.base import Vectors
 from stretrieve.indexes.recall import measure_index
 from stretrieve.indexes.recipes import Choice
 from stretrieve.reference.manifest import IndexEntry
+from stretrieve.reference.rows import FILE as SPOTS_FILE
+from stretrieve.reference.rows import SpotTable, checked_vectors, read_spots, write_spots
 from stretrieve.store import SpotStore
 
 MODALITIES: Mapping[str, str] = {
@@ -72,22 +74,29 @@ def modality_column(modality: str) -> str:
     return MODALITIES[modality]
 
 
-def derive(
-    store: SpotStore,
-    order: npt.NDArray[np.uint64],
-    folder: Path,
-    *,
-    recipe: str,
-    progress: Progress = SILENT,
-) -> dict[str, IndexEntry]:
-    """Write vectors and indexes of both modalities into a folder that appears in one step.
+@dataclass(frozen=True)
+class Derived:
+    """What the manifest says about derived files.
+
+    Parameters
+    ----------
+    spots_sha256
+        SHA-256 of the file of spots in canonical order.
+    indexes
+        Files of each modality.
+    """
+
+    spots_sha256: str
+    indexes: Mapping[str, IndexEntry]
+
+
+def derive(store: SpotStore, folder: Path, *, recipe: str, progress: Progress = SILENT) -> Derived:
+    """Write spots, vectors and indexes into a folder that appears in one step.
 
     Parameters
     ----------
     store
         Where the vectors come from.
-    order
-        ``(n_spots,)`` row ids in canonical order.
     folder
         The new folder; one that is there already is replaced.
     recipe
@@ -108,24 +117,25 @@ def derive(
         progress.task("building indexes", len(MODALITIES)) as task,
     ):
         temporary.mkdir()
-        queries = _write_vectors(store, order, temporary)
+        spots = read_spots(store)
+        crash_point("write spots")
+        spots_sha256 = write_spots(spots, temporary / SPOTS_FILE)
+        queries = _write_vectors(store, spots, temporary)
         for modality in MODALITIES:
             crash_point(f"build index {modality}")
             entries[modality] = _derive_one(temporary, modality, recipe, queries)
             task.advance()
         crash_point(f"publish {folder.name}")
-    return entries
+    return Derived(spots_sha256, entries)
 
 
-def _write_vectors(
-    store: SpotStore, order: npt.NDArray[np.uint64], folder: Path
-) -> npt.NDArray[np.float32]:
+def _write_vectors(store: SpotStore, spots: SpotTable, folder: Path) -> npt.NDArray[np.float32]:
     """Write both vector files and return image vectors to try the indexes with."""
-    picked = np.linspace(0, len(order) - 1, min(_RECALL_QUERIES, len(order))).astype(np.int64)
+    picked = np.linspace(0, len(spots) - 1, min(_RECALL_QUERIES, len(spots))).astype(np.int64)
     queries = np.empty((0, 0), dtype=np.float32)
     for modality, column in MODALITIES.items():
         crash_point(f"write vectors {modality}")
-        vectors = store.vectors(column, order=order)
+        vectors = checked_vectors(store, spots, column)
         np.save(folder / f"{modality}.npy", vectors)
         if modality == "image":
             queries = vectors[picked]
@@ -212,9 +222,9 @@ def load_vectors(folder: Path, modality: str, entry: IndexEntry) -> Vectors:
     return vectors
 
 
-def exact_searcher(store: SpotStore, order: npt.NDArray[np.uint64], modality: str) -> Searcher:
+def exact_searcher(store: SpotStore, spots: SpotTable, modality: str) -> Searcher:
     """Read one modality from the store and search it without an index."""
-    vectors = store.vectors(modality_column(modality), order=order)
+    vectors = checked_vectors(store, spots, modality_column(modality))
     return Searcher(vectors, ExactIndex(vectors, metric=METRIC))
 
 

@@ -30,7 +30,7 @@ def section_record(section: Section) -> SectionRecord:
         n_spots=section.n_spots,
         mpp=(float(section.pixel_size.x), float(section.pixel_size.y)),
         mpp_source=section.pixel_size.source.value,
-        measured=tuple(section.gene_names),
+        n_genes=section.n_genes,
         repairs=section.repairs,
     )
 

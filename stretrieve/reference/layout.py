@@ -57,6 +57,10 @@ class Layout:
         """Return the manifest of one version."""
         return self.versions / f"{version_name(number)}.json"
 
+    def files(self, number: int) -> Path:
+        """Return the list of a version's store files."""
+        return self.versions / f"{version_name(number)}.files.json"
+
     def indexes(self, number: int) -> Path:
         """Return the folder of vectors and indexes derived for one version."""
         return self.root / keys.INDEXES / version_name(number)

@@ -1,10 +1,11 @@
-"""One writer at a time."""
+"""One writer at a time; readers mark the version that they use."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from stretrieve.errors import BusyError, InputError, explain
 
@@ -46,3 +47,66 @@ def writer_lock(path: Path, *, what: str, wait_s: float = 0.0) -> Iterator[None]
         yield
     finally:
         lock.release()
+
+
+def mark_in_use(path: Path) -> IO[bytes] | None:
+    """Share a lock on the manifest of a version for as long as the result lives.
+
+    Parameters
+    ----------
+    path
+        Manifest of the version.
+
+    Returns
+    -------
+    file or None
+        To be kept; ``None`` where the system or the file system knows no such locks, so that
+        nothing protects the version from compaction.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the version is gone, or is being deleted right now.
+    """
+    fcntl = _fcntl()
+    if fcntl is None:
+        return None
+    stream = path.open("rb")
+    try:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        stream.close()
+        raise FileNotFoundError(path) from error
+    except OSError:
+        stream.close()
+        return None
+    if not path.exists():
+        stream.close()
+        raise FileNotFoundError(path)
+    return stream
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Yield whether no reader has marked a version, and keep readers from it during the block."""
+    fcntl = _fcntl()
+    if fcntl is None:
+        yield True
+        return
+    with path.open("rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        yield True
+
+
+def _fcntl() -> Any:
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    return fcntl

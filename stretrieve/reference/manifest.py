@@ -86,6 +86,8 @@ class Manifest:
         ``n`` and ``digest`` of the genes table.
     content_digest
         SHA-256 over all rows in canonical order.
+    spots_sha256
+        SHA-256 of the derived file of spots in canonical order.
     indexes
         Derived files of each modality.
     calibration
@@ -104,6 +106,7 @@ class Manifest:
     sections: tuple[Mapping[str, Any], ...]
     genes: Mapping[str, Any]
     content_digest: str
+    spots_sha256: str = ""
     indexes: Mapping[str, IndexEntry] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
@@ -207,15 +210,7 @@ def _damaged(path: Path, got: str) -> ManifestError:
 
 def section_entry(record: SectionRecord) -> dict[str, Any]:
     """Return what the manifest says about a section."""
-    return {
-        **record.meta,
-        "n_spots": record.n_spots,
-        "n_genes": len(record.measured),
-        "mpp": list(record.mpp),
-        "mpp_source": record.mpp_source,
-        "repairs": list(record.repairs),
-        "digest": record.digest,
-    }
+    return {**record.facts(), "digest": record.digest}
 
 
 def library_versions() -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +14,23 @@ from scipy import sparse
 
 from stretrieve import keys
 from stretrieve._logging import get_logger
+from stretrieve._progress import SILENT, Progress
 from stretrieve.embedders import load_embedder
 from stretrieve.embedders.base import Embedder, Embeddings
 from stretrieve.errors import ChecksumError, GenePanelError, explain
 from stretrieve.indexes import SearchResult
 from stretrieve.reference.artefacts import check_embedder, check_tables
 from stretrieve.reference.derive import Searcher, exact_searcher, load_searcher, modality_column
-from stretrieve.reference.layout import Layout
+from stretrieve.reference.layout import Layout, version_name
 from stretrieve.reference.manifest import Manifest
-from stretrieve.reference.versions import find_manifest
+from stretrieve.reference.rows import FILE as SPOTS_FILE
+from stretrieve.reference.rows import SpotTable, map_spots, read_spots
+from stretrieve.reference.versions import pin_version
+from stretrieve.spots import Section
 from stretrieve.store import SpotStore
 from stretrieve.store.schema import META_COLUMNS
 
 _log = get_logger(__name__)
-_ROW_ID = "_rowid"
 
 
 class Reference:
@@ -44,6 +47,8 @@ class Reference:
         The version to read.
     tag
         The name it was opened by, if any.
+    pin
+        What keeps compaction from the version while the reference lives.
     storage_options
         Credentials and endpoint when the store is in an object store.
     """
@@ -54,11 +59,13 @@ class Reference:
         manifest: Manifest,
         *,
         tag: str | None = None,
+        pin: IO[bytes] | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
         self.layout = layout
         self.manifest = manifest
-        self.tag = tag
+        self.opened_as = tag
+        self._pin = pin
         self._storage_options = dict(storage_options or {})
         self._searchers: dict[str, Searcher] = {}
 
@@ -89,8 +96,8 @@ class Reference:
             When the manifest is damaged or of an unknown format version.
         """
         layout = Layout(Path(uri))
-        manifest = find_manifest(layout, tag)
-        return cls(layout, manifest, tag=tag, storage_options=storage_options)
+        manifest, pin = pin_version(layout, tag)
+        return cls(layout, manifest, tag=tag, pin=pin, storage_options=storage_options)
 
     # what it holds -----------------------------------------------------------------------------
 
@@ -100,7 +107,7 @@ class Reference:
         return {
             "id": self.manifest.reference_id,
             "version": self.manifest.version,
-            "tag": self.tag or "",
+            "tag": self.opened_as or "",
             "content_digest": self.manifest.content_digest,
         }
 
@@ -168,32 +175,24 @@ class Reference:
         return self.store.measured()
 
     @cached_property
-    def _table(self) -> pd.DataFrame:
-        return self.store.spot_table()
+    def spot_table(self) -> SpotTable:
+        """The spots in canonical order, from the derived file or, with a warning, from the store."""
+        path = self.layout.indexes(self.manifest.version) / SPOTS_FILE
+        try:
+            return map_spots(path, self.manifest.spots_sha256)
+        except ChecksumError as error:
+            _log.warning("reading spots from the store: %s", error)
+        return read_spots(self.store)
 
     @property
-    def row_ids(self) -> npt.NDArray[np.uint64]:
-        """``(n_spots,)`` rows of the store in canonical order."""
-        return np.asarray(self._table[_ROW_ID], dtype=np.uint64)
-
-    @cached_property
     def section_index(self) -> npt.NDArray[np.int64]:
         """``(n_spots,)`` section of each spot, as position in :meth:`sections`."""
-        found = self.sections().index.get_indexer(self._table[keys.SECTION])
-        return np.asarray(found, dtype=np.int64)
+        return self.spot_table.section_index
 
     @cached_property
     def spots(self) -> pd.DataFrame:
         """One row a spot in canonical order: ``spot_uid``, section metadata, positions, totals."""
-        table = self._table.drop(columns=[_ROW_ID, keys.SECTION]).reset_index()
-        sections = self.sections().reset_index()
-        for place, name in enumerate(META_COLUMNS):
-            codes = pd.Categorical(sections[name])
-            column = pd.Categorical.from_codes(
-                codes.codes[self.section_index], categories=codes.categories
-            )
-            table.insert(1 + place, name, column)
-        return table
+        return self.spot_table.to_pandas(self.sections().reset_index())
 
     def positions(self, spot_uids: Sequence[str]) -> npt.NDArray[np.int64]:
         """Return the positions ``(n,)`` of spots named by ``spot_uid``.
@@ -203,7 +202,7 @@ class Reference:
         KeyError
             When there is no such spot.
         """
-        found = self._table.index.get_indexer(list(spot_uids))
+        found = self.spot_table.uids.get_indexer(list(spot_uids))
         if (found < 0).any():
             raise KeyError(str(spot_uids[int(np.argmin(found))]))
         return np.asarray(found, dtype=np.int64)
@@ -255,7 +254,7 @@ class Reference:
             return load_searcher(folder, modality, self.manifest.indexes[modality])
         except (ChecksumError, KeyError) as error:
             _log.warning("searching without an index: %s", error)
-        return exact_searcher(self.store, self.row_ids, modality)
+        return exact_searcher(self.store, self.spot_table, modality)
 
     def embeddings(
         self, modality: str, positions: npt.NDArray[np.int64] | None = None
@@ -281,7 +280,9 @@ class Reference:
         GenePanelError
             When a gene is unknown.
         """
-        counts = self.store.expression(self.row_ids[np.asarray(positions, dtype=np.int64)])
+        counts = self.store.expression(
+            self.spot_table.row_ids[np.asarray(positions, dtype=np.int64)]
+        )
         if genes is None:
             return counts
         columns = self.genes.index.get_indexer(list(genes))
@@ -292,6 +293,54 @@ class Reference:
             )
         return counts[:, columns]
 
+    def take(self, spot_uids: Sequence[str]) -> pd.DataFrame:
+        """Return the rows of :attr:`spots` of spots named by ``spot_uid``, in their order."""
+        return self.spots.iloc[self.positions(spot_uids)]
+
     def thumbnails(self, positions: npt.NDArray[np.int64]) -> list[bytes]:
         """Return the JPEG patch image of each of some spots."""
-        return self.store.thumbnails(self.row_ids[np.asarray(positions, dtype=np.int64)])
+        return self.store.thumbnails(self.spot_table.row_ids[np.asarray(positions, dtype=np.int64)])
+
+    # how it changes ----------------------------------------------------------------------------
+
+    def add(
+        self, sections: Sequence[Section] | Path | str, *, progress: Progress = SILENT
+    ) -> Reference:
+        """Append sections and return the new version; this one stays as it is.
+
+        See :func:`stretrieve.reference.changes.add_sections`.
+        """
+        from stretrieve.reference.changes import add_sections
+
+        root, options = self.layout.root, self._storage_options
+        add_sections(root, sections, storage_options=options, progress=progress)
+        return Reference.open(root, storage_options=options)
+
+    def remove(
+        self,
+        *,
+        sections: Sequence[str] = (),
+        patients: Sequence[str] = (),
+        progress: Progress = SILENT,
+    ) -> Reference:
+        """Delete sections or patients and return the new version; this one stays as it is.
+
+        See :func:`stretrieve.reference.changes.remove_sections`.
+        """
+        from stretrieve.reference.changes import remove_sections
+
+        root, options = self.layout.root, self._storage_options
+        remove_sections(
+            root,
+            sections=sections,
+            patients=patients,
+            storage_options=options,
+            progress=progress,
+        )
+        return Reference.open(root, storage_options=options)
+
+    def tag(self, name: str) -> None:
+        """Name this version, so that it can be opened by the name and compaction keeps it."""
+        from stretrieve.reference.changes import tag_version
+
+        tag_version(self.layout.root, name, version=version_name(self.manifest.version))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
+from typing import IO
 
 from stretrieve._failpoints import crash_point
 from stretrieve._files import canonical_json, sha256_text, write_json
 from stretrieve.errors import ManifestError, ReferenceNotFoundError, explain
 from stretrieve.reference.layout import Layout, check_tag, version_name
+from stretrieve.reference.locks import mark_in_use
 from stretrieve.reference.manifest import Manifest, read_manifest
 
+_TRIES = 20
+_WAIT_S = 0.05
 _VERSION = re.compile(r"v(\d{6,})")
 
 
@@ -67,6 +72,23 @@ def find_manifest(layout: Layout, tag: str | None = None) -> Manifest:
             )
         )
     return read_manifest(path)
+
+
+def pin_version(layout: Layout, tag: str | None = None) -> tuple[Manifest, IO[bytes] | None]:
+    """Return a version's manifest and the lock that keeps compaction from it.
+
+    Raises
+    ------
+    ReferenceNotFoundError
+        When there is no reference, or no such tag or version.
+    """
+    for _ in range(_TRIES):
+        manifest = find_manifest(layout, tag)
+        try:
+            return manifest, mark_in_use(layout.version(manifest.version))
+        except FileNotFoundError:
+            time.sleep(_WAIT_S)
+    return find_manifest(layout, tag), None
 
 
 def publish(layout: Layout, manifest: Manifest) -> None:

@@ -47,6 +47,11 @@ class WorkFolder:
         return self.path / "patches"
 
     @property
+    def sections(self) -> Path:
+        """Sections as they were read."""
+        return self.path / "sections"
+
+    @property
     def checkpoint(self) -> Path:
         """Checkpoint of the training."""
         return self.path / "checkpoint"

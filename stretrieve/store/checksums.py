@@ -42,9 +42,9 @@ def counts_checksum(
     return np.asarray(total[indptr[1:]] - total[indptr[:-1]], dtype=np.uint64)
 
 
-def thumbnail_crc(thumbnails: Iterable[bytes]) -> npt.NDArray[np.uint32]:
-    """Return the CRC-32 of each thumbnail."""
-    return np.fromiter((zlib.crc32(image) for image in thumbnails), dtype=np.uint32)
+def crc32(blobs: Iterable[bytes]) -> npt.NDArray[np.uint32]:
+    """Return the CRC-32 of each blob."""
+    return np.fromiter((zlib.crc32(blob) for blob in blobs), dtype=np.uint32)
 
 
 def digest_array(values: npt.NDArray[np.generic]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,18 +30,17 @@ class SectionRecord:
     ----------
     section, patient, organ, species, platform, disease
         Names and context.
-    n_spots
-        Number of spots.
+    n_spots, n_genes
+        Number of spots, and of genes that the section measures.
     mpp
         Level-0 pixel size along x and y in µm.
     mpp_source
         Where the pixel size comes from.
     repairs
         What was repaired while reading.
-    measured
-        Gene keys that the section measures.
     digests
-        SHA-256 of each column of the section's spots, sorted by ``spot_uid``.
+        SHA-256 of each column of the section's spots, sorted by ``spot_uid``, and of the genes that
+        it measures.
     """
 
     section: str
@@ -50,9 +50,9 @@ class SectionRecord:
     platform: str
     disease: str
     n_spots: int
+    n_genes: int
     mpp: tuple[float, float]
     mpp_source: str
-    measured: tuple[str, ...]
     repairs: tuple[str, ...] = ()
     digests: Mapping[str, str] = field(default_factory=dict)
 
@@ -61,51 +61,66 @@ class SectionRecord:
         """The metadata columns that are repeated in every spot row."""
         return {name: getattr(self, name) for name in schema.META_COLUMNS}
 
-    @property
-    def digest(self) -> str:
-        """SHA-256 over everything that the section holds."""
-        facts = {
+    def facts(self) -> dict[str, Any]:
+        """Return everything but the digests, as plain JSON data."""
+        return {
             **self.meta,
             schema.N_SPOTS: self.n_spots,
+            schema.N_GENES: self.n_genes,
             "mpp": list(self.mpp),
             schema.MPP_SOURCE: self.mpp_source,
             schema.REPAIRS: list(self.repairs),
-            schema.MEASURED: checksums.digest_texts(sorted(self.measured)),
-            schema.DIGESTS: dict(self.digests),
         }
-        return checksums.digest_texts([canonical_json(facts)])
 
-    def to_arrow(self, gene_index: Mapping[str, int]) -> pa.Table:
-        """Return the row; ``gene_index`` maps gene keys to their place in the genes table."""
+    @property
+    def digest(self) -> str:
+        """SHA-256 over everything that the section holds."""
+        return checksums.digest_texts(
+            [canonical_json({**self.facts(), schema.DIGESTS: dict(self.digests)})]
+        )
+
+    def to_arrow(self, measured: Sequence[str], gene_index: Mapping[str, int]) -> pa.Table:
+        """Return the row.
+
+        Parameters
+        ----------
+        measured
+            Gene keys that the section measures.
+        gene_index
+            Maps gene keys to their place in the genes table.
+        """
         import pyarrow as pa
 
-        bits = np.zeros(max(gene_index.values(), default=-1) + 1, dtype=bool)
-        bits[[gene_index[gene] for gene in self.measured]] = True
+        packed = pack_bits([gene_index[gene] for gene in measured], len(gene_index))
         row: dict[str, Any] = {
-            **self.meta,
-            schema.N_SPOTS: self.n_spots,
+            **self.facts(),
             schema.MPP_X: self.mpp[0],
             schema.MPP_Y: self.mpp[1],
-            schema.MPP_SOURCE: self.mpp_source,
-            schema.REPAIRS: list(self.repairs),
-            schema.MEASURED: np.packbits(bits, bitorder="little").tobytes(),
+            schema.MEASURED: packed,
+            schema.MEASURED_CRC: zlib.crc32(packed),
             schema.DIGESTS: canonical_json(dict(self.digests)),
         }
         return pa.Table.from_pylist([row], schema=schema.sections_schema())
 
     @classmethod
-    def from_row(cls, row: Mapping[str, Any], genes: Sequence[str]) -> SectionRecord:
-        """Rebuild a record from a row of the table; ``genes`` are the keys in ``gene_index`` order."""
-        bits = unpack_bits(row[schema.MEASURED], len(genes))
+    def from_row(cls, row: Mapping[str, Any]) -> SectionRecord:
+        """Rebuild a record from a row of the table."""
         return cls(
             **{name: str(row[name] or "") for name in schema.META_COLUMNS},
             n_spots=int(row[schema.N_SPOTS]),
+            n_genes=int(row[schema.N_GENES]),
             mpp=(float(row[schema.MPP_X]), float(row[schema.MPP_Y])),
             mpp_source=str(row[schema.MPP_SOURCE]),
-            measured=tuple(genes[int(i)] for i in np.flatnonzero(bits)),
             repairs=tuple(row[schema.REPAIRS] or ()),
             digests=json.loads(row[schema.DIGESTS]),
         )
+
+
+def pack_bits(places: Sequence[int], n: int) -> bytes:
+    """Return a mask of ``n`` places as packed bits, little-endian."""
+    bits = np.zeros(n, dtype=bool)
+    bits[list(places)] = True
+    return np.packbits(bits, bitorder="little").tobytes()
 
 
 def unpack_bits(packed: bytes, n: int) -> npt.NDArray[np.bool_]:
@@ -184,6 +199,7 @@ class SpotRows:
             keys.SPOT_UID: checksums.digest_texts(self.uids(section)),
             "positions": checksums.digest_array(self.positions),
             "counts": checksums.digest_counts(self.counts, self.genes),
+            schema.MEASURED: checksums.digest_texts(sorted(self.genes)),
             keys.THUMBNAIL: checksums.digest_blobs(self.thumbnails),
             **{
                 name: checksums.digest_array(values.astype("<f4"))
@@ -221,7 +237,7 @@ class SpotRows:
                 for name, values in self.embeddings.items()
             },
             keys.THUMBNAIL: list(self.thumbnails),
-            schema.THUMBNAIL_CRC: checksums.thumbnail_crc(self.thumbnails),
+            schema.THUMBNAIL_CRC: checksums.crc32(self.thumbnails),
         }
         return pa.table(
             [

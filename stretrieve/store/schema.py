@@ -18,11 +18,13 @@ GENE: Final = "gene"
 GENE_INDEX: Final = "gene_index"
 ALIASES: Final = "aliases"
 N_SPOTS: Final = "n_spots"
+N_GENES: Final = "n_genes"
 MPP_X: Final = "mpp_x"
 MPP_Y: Final = "mpp_y"
 MPP_SOURCE: Final = "mpp_source"
 REPAIRS: Final = "repairs"
 MEASURED: Final = "measured"
+MEASURED_CRC: Final = "measured_crc"
 DIGESTS: Final = "digests"
 
 META_COLUMNS: Final = (
@@ -94,11 +96,13 @@ def sections_schema() -> pa.Schema:
             pa.field(keys.SECTION, pa.string(), nullable=False),
             *(pa.field(name, pa.string()) for name in META_COLUMNS[1:]),
             pa.field(N_SPOTS, pa.int64()),
+            pa.field(N_GENES, pa.int64()),
             pa.field(MPP_X, pa.float64()),
             pa.field(MPP_Y, pa.float64()),
             pa.field(MPP_SOURCE, pa.string()),
             pa.field(REPAIRS, pa.list_(pa.string())),
             pa.field(MEASURED, pa.binary()),
+            pa.field(MEASURED_CRC, pa.uint32()),
             pa.field(DIGESTS, pa.string()),
         ]
     )

@@ -15,9 +15,9 @@ from scipy import sparse
 from stretrieve import keys
 from stretrieve._failpoints import crash_point
 from stretrieve.errors import ChecksumError, GenePanelError, SectionError, explain
-from stretrieve.store import checksums, schema
+from stretrieve.store import checksums, read, schema
 from stretrieve.store.filters import Equals, IsIn
-from stretrieve.store.lance import ROW_ID, LanceTable, connect, drop_tables, table_names
+from stretrieve.store.lance import LanceTable, connect, drop_tables, table_names
 from stretrieve.store.records import GeneRecords, SectionRecord, SpotRows, unpack_bits
 
 
@@ -109,6 +109,11 @@ class SpotStore:
             return False
         return len(LanceTable(database, keys.TABLE_GENES)) > 0
 
+    @classmethod
+    def drop(cls, uri: str, *, storage_options: Mapping[str, str] | None = None) -> None:
+        """Delete the tables of a store."""
+        drop_tables(connect(uri, storage_options=storage_options))
+
     @property
     def versions(self) -> TableVersions:
         """Versions of the tables that reads see."""
@@ -120,11 +125,12 @@ class SpotStore:
         return len(self._spots)
 
     @property
-    def embedding_columns(self) -> tuple[str, ...]:
-        """Names of the embedding columns."""
+    def dims(self) -> dict[str, int]:
+        """Width of each embedding column."""
         import pyarrow as pa
 
-        return tuple(f.name for f in self._spots.schema if pa.types.is_fixed_size_list(f.type))
+        vectors = [f for f in self._spots.schema if pa.types.is_fixed_size_list(f.type)]
+        return {f.name: int(f.type.list_size) for f in vectors}
 
     # genes -------------------------------------------------------------------------------------
 
@@ -177,16 +183,19 @@ class SpotStore:
 
     def sections(self) -> tuple[SectionRecord, ...]:
         """Return the committed sections, sorted by name."""
-        genes = [str(key) for key in self.genes.index]
-        rows = self._sections.column(self._sections.schema.names).to_pylist()
-        records = [SectionRecord.from_row(row, genes) for row in rows]
+        columns = [name for name in self._sections.schema.names if name != schema.MEASURED]
+        rows = self._sections.column(columns).to_pylist()
+        records = [SectionRecord.from_row(row) for row in rows]
         return tuple(sorted(records, key=lambda record: record.section))
 
     def measured(self) -> npt.NDArray[np.bool_]:
         """Return which section (sorted by name) measures which gene, ``(n_sections, n_genes)``."""
-        table = self._sections.column([keys.SECTION, schema.MEASURED]).sort_by(keys.SECTION)
+        columns = [keys.SECTION, schema.MEASURED, schema.MEASURED_CRC]
+        table = self._sections.column(columns).sort_by(keys.SECTION)
+        packed = table.column(schema.MEASURED).to_pylist()
+        _check_measured(packed, table.column(schema.MEASURED_CRC))
         n = len(self.genes)
-        rows = [unpack_bits(packed, n) for packed in table.column(schema.MEASURED).to_pylist()]
+        rows = [unpack_bits(bits, n) for bits in packed]
         return np.asarray(rows, dtype=bool).reshape(len(rows), n)
 
     def append_section(self, record: SectionRecord, rows: SpotRows) -> SectionRecord:
@@ -217,7 +226,7 @@ class SpotStore:
         crash_point(f"append spots of {record.section}")
         self._spots.append(rows.to_arrow(record.meta, index, self._spots.schema))
         crash_point(f"append section {record.section}")
-        self._sections.append(record.to_arrow(index))
+        self._sections.append(record.to_arrow(rows.genes, index))
         crash_point(f"appended section {record.section}")
         return record
 
@@ -265,52 +274,47 @@ class SpotStore:
     # spots -------------------------------------------------------------------------------------
 
     def spot_table(self) -> pd.DataFrame:
-        """Return positions, library size and row id of every spot, in canonical order.
-
-        Returns
-        -------
-        pandas.DataFrame
-            Index ``spot_uid`` ascending; columns ``section``, the position columns,
-            ``library_size`` and ``_rowid``.
-        """
-        columns = [keys.SPOT_UID, keys.SECTION, *schema.POSITION_COLUMNS, keys.LIBRARY_SIZE]
-        table = self._spots.column(columns, row_ids=True).to_pandas()
-        return table.sort_values(keys.SPOT_UID, kind="stable").set_index(keys.SPOT_UID)
+        """Return every spot in canonical order; see :func:`~stretrieve.store.read.read_spot_table`."""
+        return read.read_spot_table(self._spots)
 
     def vectors(self, column: str, *, order: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
-        """Read an embedding column ``(n_spots, dim)`` whole.
-
-        Parameters
-        ----------
-        column
-            Name of the embedding column.
-        order
-            ``(n_spots,)`` row ids in the order wanted.
-        """
-        table = self._spots.column([column], row_ids=True)
-        return _in_order(table, column, order)
+        """Return an embedding column ``(n_spots, dim)`` with its rows in the order of row ids."""
+        return read.read_vectors(self._spots, column, order)
 
     def expression(self, row_ids: npt.NDArray[np.uint64]) -> sparse.csr_matrix:
-        """Read raw counts ``(n_rows, n_genes)`` of some rows, repeats allowed, each row verified.
+        """Return raw counts ``(n_rows, n_genes)`` of some rows, repeats allowed.
 
         Raises
         ------
         ChecksumError
             When a row is not what was written.
         """
-        wanted, inverse = np.unique(row_ids, return_inverse=True)
-        columns = [keys.GENE_INDICES, keys.GENE_COUNTS, schema.COUNTS_CHECKSUM]
-        table = self._spots.take(wanted, columns).combine_chunks()
-        matrix = _counts_matrix(table, len(self.genes))
-        return matrix if np.array_equal(wanted, row_ids) else matrix[inverse]
+        return read.read_counts(self._spots, row_ids, len(self.genes))
 
     def thumbnails(self, row_ids: npt.NDArray[np.uint64]) -> list[bytes]:
-        """Read the JPEG images of some rows, repeats allowed, each verified."""
-        wanted, inverse = np.unique(row_ids, return_inverse=True)
-        table = self._spots.take(wanted, [keys.THUMBNAIL, schema.THUMBNAIL_CRC])
-        images: list[bytes] = table.column(keys.THUMBNAIL).to_pylist()
-        _same(checksums.thumbnail_crc(images), table.column(schema.THUMBNAIL_CRC), "thumbnails")
-        return [images[int(i)] for i in inverse]
+        """Return the JPEG images of some rows, repeats allowed, each checked."""
+        return read.read_thumbnails(self._spots, row_ids)
+
+    def section_rows(self, section: str) -> SpotRows:
+        """Return all spots of one section in canonical order, over the genes that it measures.
+
+        Raises
+        ------
+        ChecksumError
+            When a row is not what was written.
+        """
+        genes = [str(key) for key in self.genes.index]
+        records = self.sections()
+        place = [record.section for record in records].index(section)
+        rows = read.read_section_rows(self._spots, records[place].meta, genes)
+        measured = self.measured()[place]
+        kept = np.flatnonzero(measured)
+        counts = rows.counts[:, kept]
+        if counts.nnz != rows.counts.nnz:
+            raise ChecksumError(
+                explain(f"counts of section {section!r}", got="counts of genes it does not measure")
+            )
+        return replace(rows, counts=counts, genes=[genes[int(i)] for i in kept])
 
 
 def _check_finite(section: str, rows: SpotRows) -> None:
@@ -322,40 +326,5 @@ def _check_finite(section: str, rows: SpotRows) -> None:
             )
 
 
-def _in_order(table: Any, column: str, order: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
-    ids = table.column(ROW_ID).to_numpy()
-    chunks = table.column(column).chunks
-    dim = table.schema.field(column).type.list_size
-    out = np.empty((len(order), dim), dtype=np.float32)
-    place = np.argsort(order, kind="stable")
-    target = place[np.searchsorted(order, ids, sorter=place)]
-    start = 0
-    for chunk in chunks:
-        values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-        out[target[start : start + len(values)]] = values
-        start += len(values)
-    return out
-
-
-def _counts_matrix(table: Any, n_genes: int) -> sparse.csr_matrix:
-    indices = table.column(keys.GENE_INDICES).combine_chunks()
-    counts = table.column(keys.GENE_COUNTS).combine_chunks()
-    indptr = np.zeros(len(table) + 1, dtype=np.int64)
-    np.cumsum(indices.value_lengths().to_numpy(zero_copy_only=False), out=indptr[1:])
-    flat_indices = indices.flatten().to_numpy()
-    flat_counts = counts.flatten().to_numpy()
-    checked = checksums.counts_checksum(indptr, flat_indices, flat_counts)
-    _same(checked, table.column(schema.COUNTS_CHECKSUM), "counts")
-    return sparse.csr_matrix((flat_counts, flat_indices, indptr), shape=(len(table), n_genes))
-
-
-def _same(found: npt.NDArray[Any], stored: Any, what: str) -> None:
-    wrong = int((found != stored.to_numpy()).sum())
-    if wrong:
-        raise ChecksumError(
-            explain(
-                f"{what} in the store",
-                got=f"{wrong} rows that fail their checksum",
-                remedy="run `stretrieve ref verify`, then restore the store from a copy",
-            )
-        )
+def _check_measured(packed: Sequence[bytes], stored: Any) -> None:
+    read.check_rows(checksums.crc32(packed), stored, "measured genes")

@@ -1,0 +1,194 @@
+"""Reading spots: whole columns for what is derived, some rows for what is asked, all of it checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from stretrieve import keys
+from stretrieve.errors import ChecksumError, explain
+from stretrieve.store import checksums, schema
+from stretrieve.store.filters import Equals
+from stretrieve.store.lance import ROW_ID, LanceTable
+from stretrieve.store.records import SpotRows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+POSITIONS_DIGEST = "positions"
+
+
+def read_spot_table(spots: LanceTable) -> pd.DataFrame:
+    """Return positions, library size and row id of every spot, in canonical order.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Columns ``spot_uid`` (ascending), ``section``, the position columns, ``library_size`` and
+        ``_rowid``.
+    """
+    columns = [keys.SPOT_UID, keys.SECTION, *schema.POSITION_COLUMNS, keys.LIBRARY_SIZE]
+    table = spots.column(columns, row_ids=True)
+    order = np.argsort(table.column(keys.SPOT_UID).to_numpy().astype(np.str_), kind="stable")
+    return table.take(order).to_pandas()
+
+
+def read_vectors(
+    spots: LanceTable, column: str, order: npt.NDArray[np.uint64]
+) -> npt.NDArray[np.float32]:
+    """Return an embedding column ``(n_spots, dim)`` with its rows in the order of row ids."""
+    table = spots.column([column], row_ids=True)
+    dim = table.schema.field(column).type.list_size
+    place = np.argsort(order, kind="stable")
+    target = place[np.searchsorted(order, table.column(ROW_ID).to_numpy(), sorter=place)]
+    out = np.empty((len(order), dim), dtype=np.float32)
+    start = 0
+    for chunk in table.column(column).chunks:
+        values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+        out[target[start : start + len(values)]] = values
+        start += len(values)
+    return out
+
+
+def read_counts(
+    spots: LanceTable, row_ids: npt.NDArray[np.uint64], n_genes: int
+) -> sparse.csr_matrix:
+    """Return raw counts ``(n_rows, n_genes)`` of some rows, repeats allowed, each row checked."""
+    wanted, inverse = np.unique(row_ids, return_inverse=True)
+    columns = [keys.GENE_INDICES, keys.GENE_COUNTS, schema.COUNTS_CHECKSUM]
+    matrix = counts_matrix(spots.take(wanted, columns), n_genes)
+    return matrix if np.array_equal(wanted, row_ids) else matrix[inverse]
+
+
+def read_thumbnails(spots: LanceTable, row_ids: npt.NDArray[np.uint64]) -> list[bytes]:
+    """Return the JPEG images of some rows, repeats allowed, each checked."""
+    wanted, inverse = np.unique(row_ids, return_inverse=True)
+    table = spots.take(wanted, [keys.THUMBNAIL, schema.THUMBNAIL_CRC])
+    images: list[bytes] = table.column(keys.THUMBNAIL).to_pylist()
+    check_rows(checksums.crc32(images), table.column(schema.THUMBNAIL_CRC), "thumbnails")
+    return [images[int(i)] for i in inverse]
+
+
+def read_section_rows(spots: LanceTable, meta: Mapping[str, str], genes: list[str]) -> SpotRows:
+    """Return all spots of one section in canonical order.
+
+    Parameters
+    ----------
+    spots
+        The spots table.
+    meta
+        Metadata of the section, which every row repeats.
+    genes
+        Every gene key, in ``gene_index`` order.
+    """
+    section = meta[keys.SECTION]
+    table = spots.column(list(spots.schema.names), where=Equals(keys.SECTION, section))
+    check_metadata(table, meta)
+    return rows_from_table(table.sort_by(keys.SPOT_UID), section, genes)
+
+
+def check_metadata(table: pa.Table, meta: Mapping[str, str]) -> None:
+    """Check that every row repeats the metadata of its section.
+
+    Raises
+    ------
+    ChecksumError
+        When one does not.
+    """
+    for name, value in meta.items():
+        if set(table.column(name).to_pylist()) - {value}:
+            raise _damaged(name, f"rows that do not say {value!r}")
+
+
+def rows_from_table(table: pa.Table, section: str, genes: list[str]) -> SpotRows:
+    """Return the rows of a table with the schema of the spots table, counts and images checked.
+
+    Parameters
+    ----------
+    table
+        The rows, all of one section.
+    section
+        Its name.
+    genes
+        Gene keys that the gene indices refer to.
+
+    Raises
+    ------
+    ChecksumError
+        When a row is not what was written.
+    """
+    import pyarrow as pa
+
+    embeddings = [f.name for f in table.schema if pa.types.is_fixed_size_list(f.type)]
+    places = {name: table.column(name).to_numpy() for name in schema.POSITION_COLUMNS}
+    xy, xy_um, array_xy = (
+        np.stack([places[a], places[b]], axis=1)
+        for a, b in zip(schema.POSITION_COLUMNS[0::2], schema.POSITION_COLUMNS[1::2], strict=True)
+    )
+    prefix = len(section) + 1
+    counts = counts_matrix(table, len(genes))
+    totals = np.asarray(counts.sum(axis=1)).ravel()
+    check_rows(totals.astype(np.int64), table.column(keys.LIBRARY_SIZE), "library sizes")
+    images: list[bytes] = table.column(keys.THUMBNAIL).to_pylist()
+    check_rows(checksums.crc32(images), table.column(schema.THUMBNAIL_CRC), "thumbnails")
+    return SpotRows(
+        [uid[prefix:] for uid in table.column(keys.SPOT_UID).to_pylist()],
+        xy,
+        xy_um,
+        array_xy,
+        counts,
+        genes,
+        {name: _fixed(table.column(name)) for name in embeddings},
+        images,
+    )
+
+
+def counts_matrix(table: Any, n_genes: int) -> sparse.csr_matrix:
+    """Return the counts of a table of rows as ``(n_rows, n_genes)``, each row checked."""
+    indices = table.column(keys.GENE_INDICES).combine_chunks()
+    counts = table.column(keys.GENE_COUNTS).combine_chunks()
+    lengths = indices.value_lengths().to_numpy(zero_copy_only=False)
+    indptr = np.zeros(len(table) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=indptr[1:])
+    flat_indices, flat_counts = indices.flatten().to_numpy(), counts.flatten().to_numpy()
+    fits = np.array_equal(lengths, counts.value_lengths().to_numpy(zero_copy_only=False))
+    if not fits or (
+        len(flat_indices) and not 0 <= flat_indices.min() <= flat_indices.max() < n_genes
+    ):
+        raise _damaged("counts", "gene indices and counts that do not fit together")
+    checked = checksums.counts_checksum(indptr, flat_indices, flat_counts)
+    check_rows(checked, table.column(schema.COUNTS_CHECKSUM), "counts")
+    return sparse.csr_matrix((flat_counts, flat_indices, indptr), shape=(len(table), n_genes))
+
+
+def check_rows(found: npt.NDArray[Any], stored: Any, what: str) -> None:
+    """Compare the checksums of rows with the stored ones.
+
+    Raises
+    ------
+    ChecksumError
+        When one differs.
+    """
+    wrong = int((found != stored.to_numpy()).sum())
+    if wrong:
+        raise _damaged(what, f"{wrong} rows that fail their checksum")
+
+
+def _fixed(column: Any) -> npt.NDArray[np.float32]:
+    values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return np.asarray(values.reshape(len(column), column.type.list_size), dtype=np.float32)
+
+
+def _damaged(what: str, got: str) -> ChecksumError:
+    return ChecksumError(
+        explain(
+            f"{what} in the store",
+            got=got,
+            remedy="run `stretrieve ref verify`, then restore the store from a copy",
+        )
+    )
