@@ -161,7 +161,7 @@ def _pixel_size(
 
 
 def check_inside_image(what: str, xy: npt.NDArray[np.float64], image: Path | None) -> None:
-    """Refuse spots whose centre lies outside the image, as far as its header tells the size.
+    """Refuse spots outside the image, as far as the image's header tells its size.
 
     Parameters
     ----------
@@ -178,17 +178,41 @@ def check_inside_image(what: str, xy: npt.NDArray[np.float64], image: Path | Non
         When any centre is outside.
     """
     size = image_size(image) if image is not None else None
-    if size is None or image is None:
-        return
+    if size is not None and image is not None:
+        check_inside(what, xy, size=size, image=image.name)
+
+
+def check_inside(
+    what: str, xy: npt.NDArray[np.float64], *, size: tuple[int, int], image: str
+) -> None:
+    """Refuse spots whose centre lies outside an image.
+
+    Parameters
+    ----------
+    what
+        The section, for messages.
+    xy
+        ``(n_spots, 2)`` centres in level-0 px.
+    size
+        (width, height) of the image in level-0 px.
+    image
+        Its name, for messages.
+
+    Raises
+    ------
+    SectionError
+        When any centre is outside.
+    """
     inside = np.all((xy >= -_EDGE_PX) & (xy <= np.add(size, _EDGE_PX)), axis=1)
-    if not inside.all():
-        reach = xy.max(axis=0)
-        raise SectionError(
-            explain(
-                f"spots of {what}",
-                got=f"{int((~inside).sum())} of {len(xy)} outside {image.name} "
-                f"({size[0]} x {size[1]} px), the farthest at {reach[0]:.0f}, {reach[1]:.0f}",
-                expected="pixel coordinates of this very image",
-                remedy="give the full-size image or the spot file made for this one",
-            )
+    if inside.all():
+        return
+    reach = xy.max(axis=0)
+    raise SectionError(
+        explain(
+            f"spots of {what}",
+            got=f"{int((~inside).sum())} of {len(xy)} outside {image} "
+            f"({size[0]} x {size[1]} px), the farthest at {reach[0]:.0f}, {reach[1]:.0f}",
+            expected="pixel coordinates of this very image",
+            remedy="give the full-size image or the spot file made for this one",
         )
+    )
