@@ -2,6 +2,7 @@
 
 from stretrieve.spots.assemble import assemble, detect_format, read_section
 from stretrieve.spots.formats import READERS
+from stretrieve.spots.gene_files import compare_gene_files, read_gene_file
 from stretrieve.spots.gene_overlap import GeneOverlap, check_overlap, compare_genes
 from stretrieve.spots.gene_table import gene_table_info
 from stretrieve.spots.genes import GeneIdentity, identify_genes
@@ -22,12 +23,14 @@ __all__ = [
     "assemble",
     "canonical_species",
     "check_overlap",
+    "compare_gene_files",
     "compare_genes",
     "detect_format",
     "gene_table_info",
     "highly_variable_genes",
     "identify_genes",
     "log_cp10k",
+    "read_gene_file",
     "read_section",
     "read_sheet",
     "read_spot_positions",

@@ -130,7 +130,7 @@ def read_anndata_counts(root: Any, what: str) -> tuple[RawMatrix, tuple[str, ...
         if part not in root or not is_group(root[part]):
             raise SectionError(explain(what, got=f"no {part}", expected="an AnnData file"))
     values, var, repairs = _counts(root, what)
-    return RawMatrix(values, read_index(root["obs"]), *_genes(var)), repairs
+    return RawMatrix(values, read_index(root["obs"]), *read_gene_names(var)), repairs
 
 
 def _counts(root: Any, what: str) -> tuple[sparse.csr_matrix, Any, tuple[str, ...]]:
@@ -149,7 +149,8 @@ def _counts(root: Any, what: str) -> tuple[sparse.csr_matrix, Any, tuple[str, ..
     )
 
 
-def _genes(var: Any) -> tuple[list[str], list[str]]:
+def read_gene_names(var: Any) -> tuple[list[str], list[str]]:
+    """Return ids (or names where there are none) and symbols of a ``var`` element."""
     names = read_index(var)
     ids = _first_column(var, _IDS)
     symbols = _first_column(var, _SYMBOLS)
