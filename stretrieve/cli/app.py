@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stretrieve.cli import build_ref, demo, embedders, query
+from stretrieve.cli import build_ref, demo, embedders, genes, query
 from stretrieve.cli import check as check_command
 from stretrieve.cli._errors import run
 
@@ -21,6 +21,7 @@ app.command("query")(query.query)
 app.command("check")(check_command.check)
 app.command("demo")(demo.demo)
 app.command("embedders")(embedders.embedders)
+app.add_typer(genes.app, name="genes")
 
 
 def _version(value: bool) -> None:
