@@ -114,6 +114,15 @@ class GenePanel:
         centre = (n_spots * own + PRIOR_SPOTS * self.mean) / (n_spots + PRIOR_SPOTS)
         return np.asarray(np.nan_to_num((values - centre) / self.scale), dtype=np.float32)
 
+    def scaled(self, counts: sparse.csr_matrix, genes: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Return expression ``(n_spots, len(panel))`` centred and scaled by training statistics.
+
+        Each row depends on its own spot only. Unmeasured genes stay at zero. Parameters and errors
+        as in :meth:`log_expression`.
+        """
+        values = (self.log_expression(counts, genes) - self.mean) / self.scale
+        return np.asarray(np.nan_to_num(values), dtype=np.float32)
+
     def to_arrays(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return the statistics as named arrays; names are kept apart, in the configuration."""
         return {"panel.mean": self.mean, "panel.scale": self.scale}

@@ -111,7 +111,7 @@ class TrainableEmbedder(Protocol):
     def spot_inputs(self, patches: SectionPatches) -> Mapping[str, npt.NDArray[Any]]:
         """Return what each spot brings beside its patches, by name, each ``(n_spots, …)``."""
 
-    def train_mode(self, training: bool) -> None:  # noqa: FBT001 (as nn.Module.train)
+    def train_mode(self, *, training: bool) -> None:
         """Switch dropout and the like on or off; frozen parts stay off."""
 
     def encode_batch(self, batch: TrainBatch) -> dict[str, Tensor]:

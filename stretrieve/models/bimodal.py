@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stretrieve.models.encoders import ImageEncoder
-from stretrieve.models.projection import ProjectionHead
+from stretrieve.models.projection import LinearHead, ProjectionHead
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ class BimodalModel(nn.Module):
         Of the heads and the expression encoder.
     expression_width
         Width of the expression encoder; 0 feeds expression straight into its head, as published.
+    linear
+        Plain linear heads in place of BLEEP's residual ones.
     """
 
     feature_mean: Tensor
@@ -87,6 +89,7 @@ class BimodalModel(nn.Module):
         dim: int = 256,
         dropout: float = 0.1,
         expression_width: int = 0,
+        linear: bool = False,
     ) -> None:
         super().__init__()
         self.image_encoder = image_encoder
@@ -95,10 +98,15 @@ class BimodalModel(nn.Module):
             if expression_width
             else nn.Identity()
         )
-        self.image_projection = ProjectionHead(image_encoder.dim, dim=dim, dropout=dropout)
-        self.expression_projection = ProjectionHead(
-            expression_width or n_genes, dim=dim, dropout=dropout
-        )
+        expression_dim = expression_width or n_genes
+        self.image_projection: ProjectionHead | LinearHead
+        self.expression_projection: ProjectionHead | LinearHead
+        if linear:
+            self.image_projection = LinearHead(image_encoder.dim, dim=dim)
+            self.expression_projection = LinearHead(expression_dim, dim=dim)
+        else:
+            self.image_projection = ProjectionHead(image_encoder.dim, dim=dim, dropout=dropout)
+            self.expression_projection = ProjectionHead(expression_dim, dim=dim, dropout=dropout)
         self.register_buffer("feature_mean", torch.zeros(image_encoder.dim))
         self.register_buffer("feature_scale", torch.ones(image_encoder.dim))
 

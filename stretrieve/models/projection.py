@@ -85,3 +85,48 @@ class ProjectionHead(nn.Module):
         for part in (self.fc.weight, self.fc.bias, self.layer_norm.bias):
             nn.init.zeros_(part)
         nn.init.ones_(self.layer_norm.weight)
+
+
+class LinearHead(nn.Module):
+    """A plain linear map into the joint space.
+
+    Parameters
+    ----------
+    in_features
+        Width of the features.
+    dim
+        Width of the joint space.
+    """
+
+    def __init__(self, in_features: int, *, dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(in_features, dim)
+
+    @property
+    def dim(self) -> int:
+        """Width of the joint space."""
+        return self.projection.out_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features ``(batch, in_features)`` to embeddings ``(batch, dim)``."""
+        return cast("Tensor", self.projection(features))
+
+    @torch.no_grad()
+    def start_linear(self, weight: Tensor, bias: Tensor) -> None:
+        """Take over a linear map: ``(rank, in_features)`` and ``(rank,)`` with ``rank <= dim``.
+
+        Raises
+        ------
+        ShapeError
+            When the map has too many rows for the head.
+        """
+        rank = weight.shape[0]
+        if rank > self.dim or weight.shape[1] != self.projection.in_features:
+            expected = f"(<= {self.dim}, {self.projection.in_features})"
+            raise ShapeError(
+                explain("linear start of a linear head", got=tuple(weight.shape), expected=expected)
+            )
+        nn.init.zeros_(self.projection.weight)
+        nn.init.zeros_(self.projection.bias)
+        self.projection.weight[:rank] = weight
+        self.projection.bias[:rank] = bias

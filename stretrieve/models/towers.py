@@ -99,7 +99,7 @@ def _timm(backbone: str, weights: str, seed: int, model_kwargs: Mapping[str, Any
             pretrained=state is not None,
             num_classes=0,
             pretrained_cfg_overlay=extra or None,
-            **kwargs,
+            **_with_layers(kwargs),
         )
         return network
 
@@ -119,6 +119,15 @@ def _timm(backbone: str, weights: str, seed: int, model_kwargs: Mapping[str, Any
         revision=files.revision,
         licence=str(config.get("license") or ""),
     )
+
+
+def _with_layers(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments with layers that are named in plain data turned into classes."""
+    from timm.layers.mlp import Mlp, SwiGLUPacked
+
+    named = {"SwiGLUPacked": SwiGLUPacked, "Mlp": Mlp, "silu": nn.SiLU}
+    layers = ("mlp_layer", "act_layer")
+    return {k: named.get(v, v) if k in layers else v for k, v in kwargs.items()}
 
 
 def _architecture(backbone: str, described: Mapping[str, Any]) -> str:
