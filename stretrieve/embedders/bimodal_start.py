@@ -42,12 +42,17 @@ def empty_model(
             expression_width=0 if closed else settings.expression_width,
             linear=settings.head is not Head.MLP,
         )
+    choose_trained(settings, encoder)
+    return model.eval()
+
+
+def choose_trained(settings: BimodalSettings, encoder: ImageEncoder) -> None:
+    """Let gradients reach only the tower's last ``backbone_stages`` (none for closed-form heads)."""
     for parameter in encoder.parameters():
         parameter.requires_grad = False
-    if not closed:
+    if settings.head is not Head.CLOSED_FORM:
         for parameter in trained_parameters(encoder.network, settings.backbone_stages):
             parameter.requires_grad = True
-    return model.eval()
 
 
 def start_model(
