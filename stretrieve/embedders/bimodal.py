@@ -18,7 +18,8 @@ from stretrieve.embedders.checks import batch_of
 from stretrieve.embedders.panel import GenePanel
 from stretrieve.embedders.trainable import BatchUnit, ParameterGroup, TrainBatch
 from stretrieve.errors import InputError, explain
-from stretrieve.models.encoders import check_same, create_encoder
+from stretrieve.models.bimodal import BimodalModel
+from stretrieve.models.encoders import check_same
 from stretrieve.models.joint import JointSpace, fit_joint_space
 from stretrieve.models.losses import TargetSpace, contrastive_loss
 
@@ -43,19 +44,27 @@ class BimodalEmbedder(BimodalCore):
         if not sections:
             raise InputError(explain("training sections", got="none", expected="one or more"))
         self._reset_encoder()
-        panel = GenePanel.fit([s.section for s in sections], n_genes=self.settings.n_genes)
-        self._panel = panel
+        self._panel = GenePanel.fit([s.section for s in sections], n_genes=self.settings.n_genes)
         features = [self._fit_features(s, progress) for s in sections]
         joint = self._fit_joint(sections, features) if self._needs_joint() else None
-        model = start_model(
-            self.settings, self._encoder, n_genes=len(panel), features=features, joint=joint
+        self._model = self._start_model(sections, features, joint).to(self._device)
+
+    def _start_model(
+        self,
+        sections: Sequence[SectionPatches],
+        features: Sequence[Embeddings],
+        joint: JointSpace | None,
+    ) -> BimodalModel:
+        """Return the network at the start of training, the gene panel being known."""
+        del sections
+        return start_model(
+            self.settings, self._encoder, n_genes=len(self.panel), features=features, joint=joint
         )
-        self._model = model.to(self._device)
 
     def _reset_encoder(self) -> None:
         """Take the tower back to the weights it came with, when an earlier fit trained it."""
         if self._touched:
-            self._encoder = create_encoder(self.settings.encoder)
+            self._encoder = self._create_encoder()
             check_same(self._encoder.describe(), self._origin)
             self._memo.clear()
             self._touched = False
@@ -135,7 +144,7 @@ class BimodalEmbedder(BimodalCore):
         """Return embeddings of both sides and, for ``pre-projection`` targets, the heads' inputs."""
         model = self.model
         features = (
-            self._encoder(batch.views[0])
+            self._encoder(*batch.views)
             if self.trains_pixels
             else batch.inputs["features"].to(self._device)
         )

@@ -25,7 +25,7 @@ from stretrieve.errors import EmbedderMismatchError, explain
 from stretrieve.models.bimodal import BimodalModel
 from stretrieve.models.encoders import (
     EncoderDescription,
-    ImageEncoder,
+    PatchEncoder,
     check_same,
     create_encoder,
     restore_encoder,
@@ -47,14 +47,29 @@ class BimodalCore(Embedder):
         The image tower, when it has been built already.
     """
 
-    def __init__(self, settings: BimodalSettings, *, encoder: ImageEncoder | None = None) -> None:
+    def __init__(self, settings: BimodalSettings, *, encoder: PatchEncoder | None = None) -> None:
         self.settings = settings
-        self._encoder = encoder or create_encoder(settings.encoder)
+        self._encoder = encoder or self._create_encoder()
         self._origin = self._encoder.describe()
         self._panel: GenePanel | None = None
         self._model: BimodalModel | None = None
         self._memo = FeatureMemo()
         self._touched = False
+
+    def _create_encoder(self) -> PatchEncoder:
+        """Return the image tower with the weights that the settings name."""
+        return create_encoder(self.settings.encoder)
+
+    @classmethod
+    def _restore_encoder(
+        cls, description: EncoderDescription, state: Mapping[str, Tensor]
+    ) -> PatchEncoder:
+        """Return the image tower with its own stored weights."""
+        return restore_encoder(description, state)
+
+    def _empty_model(self, n_genes: int, dim: int) -> BimodalModel:
+        """Return the network for a gene panel and a joint space of these sizes, unfitted."""
+        return empty_model(self.settings, self._encoder, n_genes=n_genes, dim=dim)
 
     @property
     def spec(self) -> PatchSpec:
@@ -109,8 +124,8 @@ class BimodalCore(Embedder):
         """
         check_batch(batch, self.spec, name=self.name)
         if self.settings.backbone_stages != 0:
-            return self._encoder.encode(batch.views[0])
-        return self._memo.encode(batch.views[0], self._encoder.encode)
+            return self._encoder.encode_views(batch.views)
+        return self._memo.encode(batch.views[0], lambda new: self._encoder.encode_views((new,)))
 
     @torch.no_grad()
     def project_patches(self, features: Embeddings, xy_um: npt.NDArray[np.float64]) -> Embeddings:
@@ -182,10 +197,11 @@ class BimodalCore(Embedder):
         )
 
     def _known_features(self) -> npt.NDArray[np.float32]:
-        return self._encoder.encode(known_patch(self.settings.patch_px))
+        views = [known_patch(view.patch_px) for view in self.spec.views]
+        return self._encoder.encode_views(views)
 
     @classmethod
-    def _build(cls, config: Mapping[str, Any], encoder: ImageEncoder | None) -> Self:
+    def _build(cls, config: Mapping[str, Any], encoder: PatchEncoder | None) -> Self:
         """Build an unfitted embedder, around an encoder when there is one."""
         return cls(settings_from_dict(BimodalSettings, config, where=cls.name), encoder=encoder)
 
@@ -219,7 +235,7 @@ class BimodalCore(Embedder):
             for key, array in stored.arrays.items()
             if key.startswith(prefix)
         }
-        encoder = restore_encoder(description, tower) if tower else None
+        encoder = cls._restore_encoder(description, tower) if tower else None
         embedder = cls._build(stored.configuration, encoder)
         embedder.restore(stored, description, device=device)
         return embedder
@@ -238,12 +254,7 @@ class BimodalCore(Embedder):
         self._origin = description
         try:
             self._panel = GenePanel.from_arrays(stored.fitted["genes"], stored.arrays)
-            model = empty_model(
-                self.settings,
-                self._encoder,
-                n_genes=len(self._panel),
-                dim=int(stored.fitted["dim"]),
-            )
+            model = self._empty_model(len(self._panel), int(stored.fitted["dim"]))
             state = {k: torch.from_numpy(v) for k, v in stored.arrays.items() if k in _keys(model)}
             missing = model.load_state_dict(state, strict=False).missing_keys
         except (KeyError, RuntimeError) as error:

@@ -10,13 +10,13 @@ import torch
 from stretrieve.embedders.base import Embeddings
 from stretrieve.embedders.bimodal_settings import BimodalSettings, ExpressionInput, Head
 from stretrieve.models.bimodal import BimodalModel
-from stretrieve.models.encoders import ImageEncoder
+from stretrieve.models.encoders import PatchEncoder
 from stretrieve.models.joint import JointSpace
 from stretrieve.models.stages import trained_parameters
 
 
 def empty_model(
-    settings: BimodalSettings, encoder: ImageEncoder, *, n_genes: int, dim: int
+    settings: BimodalSettings, encoder: PatchEncoder, *, n_genes: int, dim: int
 ) -> BimodalModel:
     """Return the network with seeded heads; only the parts that shall be trained want gradients.
 
@@ -46,7 +46,7 @@ def empty_model(
     return model.eval()
 
 
-def choose_trained(settings: BimodalSettings, encoder: ImageEncoder) -> None:
+def choose_trained(settings: BimodalSettings, encoder: PatchEncoder) -> None:
     """Let gradients reach only the tower's last ``backbone_stages`` (none for closed-form heads)."""
     for parameter in encoder.parameters():
         parameter.requires_grad = False
@@ -57,7 +57,7 @@ def choose_trained(settings: BimodalSettings, encoder: ImageEncoder) -> None:
 
 def start_model(
     settings: BimodalSettings,
-    encoder: ImageEncoder,
+    encoder: PatchEncoder,
     *,
     n_genes: int,
     features: Sequence[Embeddings],

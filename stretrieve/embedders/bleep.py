@@ -16,7 +16,7 @@ from stretrieve.embedders.bimodal_settings import (
     Start,
     TrainingRates,
 )
-from stretrieve.models.encoders import ImageEncoder
+from stretrieve.models.encoders import PatchEncoder
 from stretrieve.models.losses import ContrastiveSettings
 
 
@@ -73,7 +73,7 @@ class BleepEmbedder(BimodalEmbedder):
     name: ClassVar[str] = "bleep"
 
     def __init__(
-        self, settings: BleepSettings | None = None, *, encoder: ImageEncoder | None = None
+        self, settings: BleepSettings | None = None, *, encoder: PatchEncoder | None = None
     ) -> None:
         self._asked = settings or BleepSettings()
         super().__init__(self._asked.effective(), encoder=encoder)
@@ -83,5 +83,5 @@ class BleepEmbedder(BimodalEmbedder):
         return settings_to_dict(self._asked)
 
     @classmethod
-    def _build(cls, config: Mapping[str, Any], encoder: ImageEncoder | None) -> Self:
+    def _build(cls, config: Mapping[str, Any], encoder: PatchEncoder | None) -> Self:
         return cls(settings_from_dict(BleepSettings, config, where=cls.name), encoder=encoder)

@@ -12,7 +12,7 @@ from stretrieve.embedders.bimodal import BimodalEmbedder
 from stretrieve.embedders.bimodal_settings import BimodalSettings, Head, TrainingRates
 from stretrieve.embedders.presets import find_preset
 from stretrieve.errors import ConfigError, explain
-from stretrieve.models.encoders import EncoderSettings, ImageEncoder
+from stretrieve.models.encoders import EncoderSettings, PatchEncoder
 from stretrieve.models.joint import JointSettings
 from stretrieve.models.losses import ContrastiveSettings
 
@@ -105,7 +105,7 @@ class FrozenEmbedder(BimodalEmbedder):
     name: ClassVar[str] = "frozen"
 
     def __init__(
-        self, settings: FrozenSettings | None = None, *, encoder: ImageEncoder | None = None
+        self, settings: FrozenSettings | None = None, *, encoder: PatchEncoder | None = None
     ) -> None:
         self._asked = settings or FrozenSettings()
         super().__init__(self._asked.resolve(), encoder=encoder)
@@ -115,5 +115,5 @@ class FrozenEmbedder(BimodalEmbedder):
         return settings_to_dict(self._asked)
 
     @classmethod
-    def _build(cls, config: Mapping[str, Any], encoder: ImageEncoder | None) -> Self:
+    def _build(cls, config: Mapping[str, Any], encoder: PatchEncoder | None) -> Self:
         return cls(settings_from_dict(FrozenSettings, config, where=cls.name), encoder=encoder)

@@ -29,7 +29,7 @@ from stretrieve.embedders.stgchb_start import (
 )
 from stretrieve.embedders.trainable import BatchUnit, ParameterGroup, TrainBatch
 from stretrieve.errors import InputError, explain
-from stretrieve.models.encoders import ImageEncoder
+from stretrieve.models.encoders import PatchEncoder
 from stretrieve.models.gcn import aggregate, gather_blocks
 from stretrieve.models.hsic import bottleneck_loss
 from stretrieve.models.losses import contrastive_loss
@@ -60,7 +60,7 @@ class StgchbEmbedder(BimodalEmbedder):
     name: ClassVar[str] = "stgchb"
 
     def __init__(
-        self, settings: StgchbSettings | None = None, *, encoder: ImageEncoder | None = None
+        self, settings: StgchbSettings | None = None, *, encoder: PatchEncoder | None = None
     ) -> None:
         self._asked = settings or StgchbSettings()
         self._used = self._asked.effective()
@@ -278,5 +278,5 @@ class StgchbEmbedder(BimodalEmbedder):
         return settings_to_dict(self._asked)
 
     @classmethod
-    def _build(cls, config: Mapping[str, Any], encoder: ImageEncoder | None) -> Self:
+    def _build(cls, config: Mapping[str, Any], encoder: PatchEncoder | None) -> Self:
         return cls(settings_from_dict(StgchbSettings, config, where=cls.name), encoder=encoder)

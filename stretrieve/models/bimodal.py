@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from stretrieve.models.encoders import ImageEncoder
+from stretrieve.models.encoders import PatchEncoder
 from stretrieve.models.projection import LinearHead, ProjectionHead
 
 
@@ -83,7 +83,7 @@ class BimodalModel(nn.Module):
 
     def __init__(
         self,
-        image_encoder: ImageEncoder,
+        image_encoder: PatchEncoder,
         *,
         n_genes: int,
         dim: int = 256,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, cast
@@ -111,7 +112,26 @@ class EncoderDescription:
     sha256: str
 
 
-class ImageEncoder(nn.Module):
+class PatchEncoder(nn.Module, ABC):
+    """What turns uint8 RGB patches into features; the part that all image encoders share.
+
+    Calling it on tensors, one ``(batch, patch_px, patch_px, 3)`` a view, gives ``(batch, dim)``.
+    """
+
+    network: nn.Module
+    mean: Tensor
+    dim: int
+
+    @abstractmethod
+    def describe(self) -> EncoderDescription:
+        """Return the resolved facts, with the digest of the weights as they are now."""
+
+    @abstractmethod
+    def encode_views(self, views: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Return features ``(n_patches, dim)`` of views ``(n_patches, patch_px, patch_px, 3)``."""
+
+
+class ImageEncoder(PatchEncoder):
     """A tower with its preprocessing; batch norm and dropout stay in inference mode unless trained.
 
     Parameters
@@ -176,6 +196,10 @@ class ImageEncoder(nn.Module):
                 explain("pooling 'cls+mean'", got=name, expected="a transformer with class token")
             )
         return torch.cat([tokens[:, 0], tokens[:, first:].mean(dim=1)], dim=1)
+
+    def encode_views(self, views: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+        """Return :meth:`encode` of the only view."""
+        return self.encode(views[0])
 
     @torch.no_grad()
     def encode(self, patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 from stretrieve.errors import ShapeError, explain
 
 _BLOCK = 4096
+
+Prepare = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 
 
 def sparse_tensor(graph: sparse.csr_matrix, *, device: torch.device | str = "cpu") -> Tensor:
@@ -32,6 +36,41 @@ def sparse_tensor(graph: sparse.csr_matrix, *, device: torch.device | str = "cpu
         indices, values, coo.shape, is_coalesced=True, check_invariants=True
     )
     return tensor.to(device)
+
+
+def gather_blocks(
+    graph: sparse.csr_matrix,
+    features: npt.NDArray[np.float32],
+    *,
+    block: int = _BLOCK,
+    prepare: Prepare | None = None,
+) -> Iterator[tuple[slice, npt.NDArray[np.float32]]]:
+    """Yield ``A X`` block by block, so that memory does not grow with the number of spots.
+
+    Parameters
+    ----------
+    graph
+        ``(n, n)``.
+    features
+        ``(n, width)``; may be memory-mapped.
+    block
+        Rows gathered at a time; their neighbours outside of the block are looked up as well.
+    prepare
+        Applied to the rows of features in use.
+
+    Yields
+    ------
+    tuple
+        Which rows, and what they gather, ``(n_rows, width)`` float32.
+    """
+    _check(graph.shape, features.shape)
+    for start in range(0, len(features), block):
+        part = slice(start, min(start + block, len(features)))
+        rows = graph[part]
+        near = np.unique(rows.indices)
+        values = features[near] if prepare is None else prepare(features[near])
+        gathered = rows[:, near].astype(np.float64) @ values.astype(np.float64)
+        yield part, np.asarray(gathered, dtype=np.float32)
 
 
 def aggregate(
@@ -58,11 +97,8 @@ def aggregate(
     """
     _check(graph.shape, features.shape)
     gathered = np.empty(features.shape, dtype=np.float32)
-    for start in range(0, len(features), block):
-        rows = graph[start : start + block]
-        near = np.unique(rows.indices)
-        part = rows[:, near].astype(np.float64) @ features[near].astype(np.float64)
-        gathered[start : start + block] = part
+    for rows, values in gather_blocks(graph, features, block=block):
+        gathered[rows] = values
     return gathered
 
 
