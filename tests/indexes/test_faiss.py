@@ -1,0 +1,131 @@
+from dataclasses import replace
+
+import faiss
+import numpy as np
+import pytest
+
+from stretrieve.errors import ChecksumError
+from stretrieve.indexes import (
+    ExactIndex,
+    FaissIndex,
+    Metric,
+    build_index,
+    load_recipe,
+    read_index,
+    recipe_names,
+)
+from stretrieve.indexes import faiss as module
+from stretrieve.testing.indexes import clustered_vectors, queries_near
+
+FILES = sorted(set(recipe_names()) - {"exact"})
+
+
+def small(name):
+    recipe = load_recipe(name)
+    return replace(recipe, n_lists=16, nprobe=6) if recipe.kind.is_inverted else recipe
+
+
+@pytest.fixture(scope="module")
+def vectors():
+    return clustered_vectors()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_gives_the_same_results(vectors, name, tmp_path):
+    index = build_index(vectors, small(name), metric=Metric.COSINE)
+    digest = index.save(tmp_path / "a.faiss")
+    again = read_index(
+        tmp_path / "a.faiss", vectors, small(name), metric=Metric.COSINE, sha256=digest
+    )
+    queries = queries_near(vectors)
+    one, two = index.search(queries, 10), again.search(queries, 10)
+    np.testing.assert_array_equal(one.indices, two.indices)
+    np.testing.assert_array_equal(one.scores, two.scores)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_rebuilt_files_have_the_same_bytes(vectors, name, tmp_path):
+    digests = {
+        build_index(vectors, small(name), metric=Metric.COSINE).save(tmp_path / f"{i}.faiss")
+        for i in range(2)
+    }
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("offset", [0, 40, -1])
+def test_one_flipped_bit_is_noticed_before_the_file_is_parsed(
+    vectors, tmp_path, monkeypatch, offset
+):
+    path = tmp_path / "a.faiss"
+    digest = build_index(vectors, load_recipe("flat"), metric=Metric.COSINE).save(path)
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+    monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("parsed a damaged file"))
+    with pytest.raises(ChecksumError, match="rebuild-indexes"):
+        read_index(path, vectors, load_recipe("flat"), metric=Metric.COSINE, sha256=digest)
+
+
+def test_a_file_of_other_vectors_is_refused(vectors, tmp_path):
+    path = tmp_path / "a.faiss"
+    recipe = load_recipe("flat")
+    digest = build_index(vectors[:100], recipe, metric=Metric.COSINE).save(path)
+    with pytest.raises(ChecksumError, match="got 100 vectors of 24; expected 3000 of 24"):
+        read_index(path, vectors, recipe, metric=Metric.COSINE, sha256=digest)
+
+
+@pytest.mark.parametrize("name", ["flat", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw"])
+def test_one_result_whatever_the_threads(vectors, name):
+    index = build_index(vectors, small(name), metric=Metric.COSINE)
+    queries = queries_near(vectors)
+    before = faiss.omp_get_max_threads()
+    results = []
+    for threads in (1, 2, 3):
+        faiss.omp_set_num_threads(threads)
+        results.append(index.search(queries, 10))
+    faiss.omp_set_num_threads(before)
+    for result in results[1:]:
+        np.testing.assert_array_equal(result.indices, results[0].indices)
+        np.testing.assert_array_equal(result.scores, results[0].scores)
+
+
+@pytest.mark.parametrize("name", ["ivf_flat", "ivf_sq", "hnsw"])
+def test_a_wide_filter_is_an_id_selector(vectors, name, monkeypatch):
+    monkeypatch.setattr(module, "FLAT_PASS_ROWS", 0)
+    monkeypatch.setattr(module, "_flat_pass", lambda *_: pytest.fail("took the flat pass"))
+    index = build_index(vectors, replace(small(name), nprobe=16), metric=Metric.COSINE)
+    allowed = np.random.default_rng(0).random(len(vectors)) < 0.6
+    kept = np.flatnonzero(allowed)
+    queries = queries_near(vectors)
+    found = index.search(queries, 10, allowed=allowed)
+    alone = ExactIndex(vectors[kept], metric=Metric.COSINE).search(queries, 10)
+    assert allowed[found.indices].all()
+    assert (found.scores == alone.scores).mean() > 0.97
+
+
+def test_a_null_query_is_as_near_to_all(vectors):
+    index = build_index(vectors, load_recipe("flat"), metric=Metric.COSINE)
+    found = index.search(np.zeros((1, 24), dtype=np.float32), 4)
+    np.testing.assert_array_equal(found.indices, [[0, 1, 2, 3]])
+    np.testing.assert_array_equal(found.scores, np.zeros((1, 4)))
+
+
+def test_distances_are_not_squared():
+    vectors = np.array([[0, 0], [3, 4]], dtype=np.float32)
+    index = build_index(vectors, load_recipe("flat"), metric=Metric.EUCLIDEAN)
+    found = index.search(np.zeros((1, 2), dtype=np.float32), 2)
+    np.testing.assert_array_equal(found.scores, [[0.0, -5.0]])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["flat", "ivf_flat", "ivf_sq", "ivf_pq"])
+def test_the_gpu_gives_what_the_cpu_gives(vectors, name, monkeypatch):
+    if not faiss.get_num_gpus():
+        pytest.skip("no GPU")
+    queries = queries_near(vectors)
+    on_gpu = build_index(vectors, small(name), metric=Metric.COSINE)
+    monkeypatch.setattr(module, "on_gpus", lambda *_: None)
+    on_cpu = FaissIndex(on_gpu.scorer, on_gpu._index, on_gpu.recipe)
+    one, two = on_gpu.search(queries, 10), on_cpu.search(queries, 10)
+    np.testing.assert_array_equal(one.indices, two.indices)
+    np.testing.assert_array_equal(one.scores, two.scores)
