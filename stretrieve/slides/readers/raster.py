@@ -48,7 +48,7 @@ class RasterReader:
         formats: tuple[str, ...] = ("PNG", "JPEG"),
         header: Header | None = None,
     ) -> None:
-        Image.MAX_IMAGE_PIXELS = MAX_RASTER_PX // 2  # Pillow warns above, refuses above twice of it
+        Image.MAX_IMAGE_PIXELS = None  # `_probe` has a bound of its own, with a clearer message
         self._path = path
         self._formats = formats
         self._image: Image.Image | None = None
