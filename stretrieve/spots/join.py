@@ -53,7 +53,7 @@ def join_spots(
     account = (
         (lost_spots, "spots under tissue without counts left out"),
         (unknown, "spots of the counts without a position left out"),
-        (off_tissue, "spots off the tissue left out"),
+        (off_tissue, "spots off the tissue or image left out"),
     )
     return matrix_rows, spot_rows, tuple(f"{n} {text}" for n, text in account if n)
 

@@ -68,7 +68,7 @@ def test_spots_not_selected_are_left_out_and_counted(folder: Path) -> None:
     save(folder, frame)
     section = read_section(row(folder))
     assert section.n_spots == len(frame) - 3
-    assert section.repairs == ("3 spots off the tissue left out",)
+    assert section.repairs == ("3 spots off the tissue or image left out",)
 
 
 def test_a_few_without_a_partner_are_counted(folder: Path) -> None:

@@ -3,7 +3,8 @@
 With transcripts, those of quality 20 or more that belong to a gene of the panel are counted where they
 lie; without them, each cell's counts go to the bin of its centroid. Positions are microns of the
 morphology image; the H&E image is reached through its alignment matrix, which maps H&E pixels to
-pixels of the morphology image. The side of a pseudo-spot is given as ``xenium@100``; 55 µm otherwise.
+pixels of the morphology image. Pseudo-spots outside the H&E image are left out and counted. The side of
+a pseudo-spot is given as ``xenium@100``; 55 µm otherwise.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from scipy import sparse
 from stretrieve.errors import SectionError, explain
 from stretrieve.spots.delimited import read_table
 from stretrieve.spots.hdf5 import HOSTILE_ERRORS, damaged
+from stretrieve.spots.imagesize import image_size
 from stretrieve.spots.parquet import numbers, read_parquet_columns
 from stretrieve.spots.raw import JoinPolicy, RawMatrix, RawSection, SpotTable
 from stretrieve.spots.readers.hest import read_json
@@ -73,11 +75,11 @@ class XeniumReader:
         size = PixelSize.square(pixel_um, MppSource.METADATA)
         if image is not None:
             xy, size = _to_image(xy, pixel_um, _alignment(folder, row.spots))
-        spots = SpotTable(matrix.spot_ids, xy, array, np.ones(len(array), dtype=bool))
+        inside = _inside(xy, image)
         return RawSection(
             matrix=matrix,
-            spots=spots,
-            join=JoinPolicy.STRICT,
+            spots=SpotTable(matrix.spot_ids, xy, array, inside),
+            join=JoinPolicy.MATRIX_IS_RAW,
             pixel_size=size,
             image=image,
             repairs=repairs,
@@ -211,6 +213,14 @@ def _to_image(
     lengths = np.linalg.norm(matrix[:2, :2], axis=0) * pixel_um
     size = PixelSize(Mpp(float(lengths[0])), Mpp(float(lengths[1])), MppSource.METADATA)
     return xy @ inverse[:2, :2].T + inverse[:2, 2], size
+
+
+def _inside(xy: npt.NDArray[np.float64], image: Path | None) -> npt.NDArray[np.bool_]:
+    """Return which pseudo-spots, (n,), the H&E image shows; it may be smaller than the Xenium area."""
+    size = image_size(image) if image is not None else None
+    if size is None:
+        return np.ones(len(xy), dtype=bool)
+    return np.asarray(np.all((xy >= 0) & (xy <= size), axis=1))
 
 
 def _glob(folder: Path, patterns: tuple[str, ...]) -> Path | None:
