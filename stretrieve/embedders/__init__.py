@@ -27,6 +27,9 @@ EMBEDDERS: Registry[type[Embedder]] = Registry(
         "bleep": "stretrieve.embedders.bleep:BleepEmbedder",
         "colour": "stretrieve.embedders.colour:ColourEmbedder",
         "frozen": "stretrieve.embedders.frozen:FrozenEmbedder",
+        "m2ost": "stretrieve.embedders.m2ost:M2ostEmbedder",
+        "mclstexp": "stretrieve.embedders.mclstexp:MclstexpEmbedder",
+        "stgchb": "stretrieve.embedders.stgchb:StgchbEmbedder",
     },
     group="stretrieve.embedders",
 )

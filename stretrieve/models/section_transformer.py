@@ -132,6 +132,14 @@ class SectionTransformerModel(BimodalModel):
                 nn.init.zeros_(layer.weight)
                 nn.init.zeros_(layer.bias)
 
+    @torch.no_grad()
+    def reduced_map(self, linear_map: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return a linear map of genes ``(n_genes, n)`` as one of reduced spots ``(width, n)``."""
+        if not isinstance(self.reduce, nn.Linear):
+            return linear_map
+        weight = self.reduce.weight.cpu().numpy()
+        return np.asarray(weight @ linear_map, dtype=np.float32)
+
 
 def table_positions(
     xy_um: npt.NDArray[np.float64], settings: TransformerSettings
