@@ -236,7 +236,6 @@ def write_table(out: Path, rows: Rows, *, date: str, sources: list[dict[str, str
                 "name": "DELTA_BYTE_ARRAY",
                 "gene": "DELTA_BINARY_PACKED",
             },
-            store_schema=False,
             row_group_size=1 << 20,
         )
 

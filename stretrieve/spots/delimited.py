@@ -100,6 +100,8 @@ def _orient(
                 expected="one name a column",
             )
         )
+    if "" in rows or "" in columns:
+        raise SectionError(explain(path.name, got="a row or column without a name"))
     if _share_of_spot_names(rows) >= 0.9:
         spots, genes = rows, columns
     elif _share_of_spot_names(columns) >= 0.9:
