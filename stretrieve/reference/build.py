@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -130,10 +131,11 @@ def _fit(
     """Fit the embedder and save it; what an interrupted build has saved is used."""
     folder = work.reference.embedder
     if not folder.is_dir():
+        train = settings.train
         fit_embedder(
             embedder,
             patches,
-            settings=settings.train,
+            settings=train if train.seed else replace(train, seed=settings.seed),
             checkpoint=work.checkpoint,
             progress=progress,
         )

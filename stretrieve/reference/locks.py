@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from stretrieve.errors import BusyError, InputError, explain
 
@@ -49,41 +50,45 @@ def writer_lock(path: Path, *, what: str, wait_s: float = 0.0) -> Iterator[None]
         lock.release()
 
 
-def mark_in_use(path: Path) -> IO[bytes] | None:
-    """Share a lock on the manifest of a version for as long as the result lives.
+class VersionPin:
+    """A shared lock on the manifest of a version, held until closed or forgotten.
 
     Parameters
     ----------
     path
         Manifest of the version.
 
-    Returns
-    -------
-    file or None
-        To be kept; ``None`` where the system or the file system knows no such locks, so that
-        nothing protects the version from compaction.
-
     Raises
     ------
     FileNotFoundError
         When the version is gone, or is being deleted right now.
     """
-    fcntl = _fcntl()
-    if fcntl is None:
-        return None
-    stream = path.open("rb")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        stream.close()
-        raise FileNotFoundError(path) from error
-    except OSError:
-        stream.close()
-        return None
-    if not path.exists():
-        stream.close()
-        raise FileNotFoundError(path)
-    return stream
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = -1
+        fcntl = _fcntl()
+        if fcntl is None:
+            return
+        self._descriptor = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise FileNotFoundError(path) from error
+        except OSError:  # a file system without locks: nothing protects the version from compaction
+            self.close()
+        if not path.exists():
+            self.close()
+            raise FileNotFoundError(path)
+
+    def close(self) -> None:
+        """Let go of the version."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __del__(self) -> None:
+        self.close()
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from stretrieve.indexes import SearchResult
 from stretrieve.reference.artefacts import check_embedder, check_tables
 from stretrieve.reference.derive import Searcher, exact_searcher, load_searcher, modality_column
 from stretrieve.reference.layout import Layout, version_name
+from stretrieve.reference.locks import VersionPin
 from stretrieve.reference.manifest import Manifest
 from stretrieve.reference.rows import FILE as SPOTS_FILE
 from stretrieve.reference.rows import SpotTable, map_spots, read_spots
@@ -59,7 +60,7 @@ class Reference:
         manifest: Manifest,
         *,
         tag: str | None = None,
-        pin: IO[bytes] | None = None,
+        pin: VersionPin | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> None:
         self.layout = layout

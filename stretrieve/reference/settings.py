@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from stretrieve.errors import ConfigError, explain
-from stretrieve.indexes.recipes import AUTO
+from stretrieve.indexes.recipes import AUTO, load_recipe
 from stretrieve.training import TrainSettings
 
 
@@ -26,13 +26,19 @@ class BuildSettings:
     recipe
         Index recipe, or ``"auto"``.
     seed
-        Seed of everything random that has no seed of its own.
+        Seed of everything random that has no seed of its own; training takes it unless
+        ``train.seed`` is given.
     thumbnail_px
         Side of the stored patch images in pixels.
     workers
         Processes that decode patches.
     batch_size
         Patches embedded at a time.
+
+    Raises
+    ------
+    ConfigError
+        When a number is out of range or the recipe is unknown.
     """
 
     embedder: str = "bleep"
@@ -45,6 +51,8 @@ class BuildSettings:
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        if self.recipe != AUTO:
+            load_recipe(self.recipe)
         for name, low in (("thumbnail_px", 8), ("workers", 1), ("batch_size", 1)):
             if getattr(self, name) < low:
                 raise ConfigError(explain(name, got=getattr(self, name), expected=f"{low} or more"))

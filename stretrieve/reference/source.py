@@ -11,6 +11,7 @@ from typing import Any
 from stretrieve._files import canonical_json, sha256_text
 from stretrieve.errors import SheetError, explain
 from stretrieve.spots import Section, SheetRow, read_section, read_sheet
+from stretrieve.store import check_section_name
 
 
 class SectionSource(ABC):
@@ -70,6 +71,8 @@ class MemorySource(SectionSource):
     """
 
     def __init__(self, sections: Sequence[Section]) -> None:
+        for section in sections:
+            check_section_name(section.meta.section)
         self._sections = {section.meta.section: section for section in sections}
         if len(self._sections) != len(sections):
             names = sorted(section.meta.section for section in sections)

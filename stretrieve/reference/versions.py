@@ -6,13 +6,12 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import IO
 
 from stretrieve._failpoints import crash_point
 from stretrieve._files import canonical_json, sha256_text, write_json
 from stretrieve.errors import ManifestError, ReferenceNotFoundError, explain
 from stretrieve.reference.layout import Layout, check_tag, version_name
-from stretrieve.reference.locks import mark_in_use
+from stretrieve.reference.locks import VersionPin
 from stretrieve.reference.manifest import Manifest, read_manifest
 
 _TRIES = 20
@@ -74,7 +73,7 @@ def find_manifest(layout: Layout, tag: str | None = None) -> Manifest:
     return read_manifest(path)
 
 
-def pin_version(layout: Layout, tag: str | None = None) -> tuple[Manifest, IO[bytes] | None]:
+def pin_version(layout: Layout, tag: str | None = None) -> tuple[Manifest, VersionPin | None]:
     """Return a version's manifest and the lock that keeps compaction from it.
 
     Raises
@@ -85,7 +84,7 @@ def pin_version(layout: Layout, tag: str | None = None) -> tuple[Manifest, IO[by
     for _ in range(_TRIES):
         manifest = find_manifest(layout, tag)
         try:
-            return manifest, mark_in_use(layout.version(manifest.version))
+            return manifest, VersionPin(layout.version(manifest.version))
         except FileNotFoundError:
             time.sleep(_WAIT_S)
     return find_manifest(layout, tag), None

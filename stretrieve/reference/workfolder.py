@@ -97,7 +97,7 @@ def open_work(
         When another process is building the same reference.
     """
     work = WorkFolder(out)
-    begun = work.journal.is_file()
+    begun = work.path.is_dir()
     if out.exists() and not (resume and begun):
         raise OutputExistsError(
             explain(

@@ -2,7 +2,7 @@
 
 from stretrieve.store.filters import Equals, Filter, IsIn, Not
 from stretrieve.store.records import GeneRecords, SectionRecord, SpotRows
-from stretrieve.store.store import SpotStore, TableVersions
+from stretrieve.store.store import SpotStore, TableVersions, check_section_name
 
 __all__ = [
     "Equals",
@@ -14,4 +14,5 @@ __all__ = [
     "SpotRows",
     "SpotStore",
     "TableVersions",
+    "check_section_name",
 ]

@@ -231,10 +231,7 @@ class SpotStore:
         return record
 
     def _check_new(self, section: str) -> None:
-        if "/" in section or not section:
-            raise SectionError(
-                explain("section name", got=repr(section), expected="a name without a slash")
-            )
+        check_section_name(section)
         there = self._sections.column([keys.SECTION], where=Equals(keys.SECTION, section))
         if len(there):
             raise SectionError(
@@ -315,6 +312,20 @@ class SpotStore:
                 explain(f"counts of section {section!r}", got="counts of genes it does not measure")
             )
         return replace(rows, counts=counts, genes=[genes[int(i)] for i in kept])
+
+
+def check_section_name(section: str) -> None:
+    """Refuse a name that would make the names of spots ambiguous.
+
+    Raises
+    ------
+    SectionError
+        When it is empty or holds a slash.
+    """
+    if "/" in section or not section:
+        raise SectionError(
+            explain("section name", got=repr(section), expected="a name without a slash")
+        )
 
 
 def _check_finite(section: str, rows: SpotRows) -> None:
