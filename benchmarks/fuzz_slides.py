@@ -208,7 +208,7 @@ def run(folder: Path, first: int, n: int, seed: int) -> dict[str, object]:
 
 def spread(options: argparse.Namespace) -> list[dict[str, object]]:
     """Run parts of the inputs in processes of their own, so that a crash is seen and counted."""
-    size = -(-options.inputs // (options.jobs * 4))
+    size = min(250, -(-options.inputs // options.jobs))
     parts = [(at, min(size, options.inputs - at)) for at in range(0, options.inputs, size)]
     waiting, running, results = list(parts), [], []
     while waiting or running:

@@ -90,9 +90,12 @@ def test_pixels_that_are_not_square(tmp_path: Path) -> None:
 
 def test_blank_slides_are_an_error(tmp_path: Path) -> None:
     Image.new("RGB", (400, 400), (244, 243, 244)).save(tmp_path / "a.png")
-    with open_slide(tmp_path / "a.png", pixel_size=PixelSize.square(1.0, MppSource.GIVEN)) as slide:
-        with pytest.raises(TissueError, match="no patch with 10% tissue"):
-            patch_grid(slide, SPEC)
+    size = PixelSize.square(1.0, MppSource.GIVEN)
+    with (
+        open_slide(tmp_path / "a.png", pixel_size=size) as slide,
+        pytest.raises(TissueError, match="no patch with 10% tissue"),
+    ):
+        patch_grid(slide, SPEC)
 
 
 @pytest.mark.parametrize(
