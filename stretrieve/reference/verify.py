@@ -117,13 +117,14 @@ def verify_reference(
         *_caught("embedder", _RESTORE, lambda: check_embedder(layout, manifest)),
         *_files(layout, manifest),
     ]
+    digest = ""
     try:
         uri = layout.store_uri(str(manifest.store["uri"]))
         store = SpotStore(uri, versions=manifest.table_versions, storage_options=storage_options)
         digest, found = _store(store, manifest, progress)
-        faults += [*found, *_derived(layout, manifest, store)]
+        faults += found
+        faults += _derived(layout, manifest, store)
     except StretrieveError as error:
-        digest = ""
         faults.append(Fault("store", str(error), _RESTORE))
     return Verified(manifest.version, digest, tuple(faults), _notes(layout, manifest))
 
