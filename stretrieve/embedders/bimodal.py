@@ -66,7 +66,6 @@ class BimodalEmbedder(BimodalCore):
         if self._touched:
             self._encoder = self._create_encoder()
             check_same(self._encoder.describe(), self._origin)
-            self._memo.clear()
             self._touched = False
 
     def _needs_joint(self) -> bool:
@@ -93,6 +92,11 @@ class BimodalEmbedder(BimodalCore):
         )
 
     @property
+    def wants_training(self) -> bool:
+        """Whether the heads are trained."""
+        return self.settings.head is not Head.CLOSED_FORM
+
+    @property
     def trains_pixels(self) -> bool:
         """Whether a part of the tower is trained."""
         return self.settings.backbone_stages != 0
@@ -104,7 +108,7 @@ class BimodalEmbedder(BimodalCore):
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Return heads and the tower's trained stages; nothing for closed-form heads."""
-        if self.settings.head is Head.CLOSED_FORM:
+        if not self.wants_training:
             return ()
         model, rates = self.model, self.settings.rates
         heads = [

@@ -12,13 +12,14 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
+from stretrieve._files import canonical_json, sha256_text
 from stretrieve.config import settings_from_dict, settings_to_dict
 from stretrieve.embedders.base import Embedder, Embeddings
 from stretrieve.embedders.bimodal_settings import BimodalSettings, ExpressionInput
 from stretrieve.embedders.bimodal_start import empty_model
 from stretrieve.embedders.checks import check_batch, check_features, not_fitted
 from stretrieve.embedders.known_answer import check_known_answer, known_answer, known_patch
-from stretrieve.embedders.memo import FeatureMemo
+from stretrieve.embedders.memo import FeatureMemo, shared_memo
 from stretrieve.embedders.panel import GenePanel
 from stretrieve.embedders.storage import StoredEmbedder, read_embedder, write_embedder
 from stretrieve.errors import EmbedderMismatchError, explain
@@ -53,7 +54,6 @@ class BimodalCore(Embedder):
         self._origin = self._encoder.describe()
         self._panel: GenePanel | None = None
         self._model: BimodalModel | None = None
-        self._memo = FeatureMemo()
         self._touched = False
 
     def _create_encoder(self) -> PatchEncoder:
@@ -114,6 +114,12 @@ class BimodalCore(Embedder):
     def _device(self) -> torch.device:
         return self._encoder.mean.device
 
+    def to(self, device: str) -> None:
+        """Move the network, fitted or not, to a device such as ``cpu`` or ``cuda:1``."""
+        self._encoder.to(torch.device(device))
+        if self._model is not None:
+            self._model.to(torch.device(device))
+
     def encode_patches(self, batch: PatchBatch) -> Embeddings:
         """Return the tower's features ``(n_patches, feature_dim)`` of one batch.
 
@@ -125,7 +131,12 @@ class BimodalCore(Embedder):
         check_batch(batch, self.spec, name=self.name)
         if self.settings.backbone_stages != 0:
             return self._encoder.encode_views(batch.views)
-        return self._memo.encode(batch.views[0], lambda new: self._encoder.encode_views((new,)))
+        return self._memo().encode(batch.views, self._encoder.encode_views)
+
+    def _memo(self) -> FeatureMemo:
+        """Return what is remembered of a frozen tower's features."""
+        facts = [settings_to_dict(self._origin), str(self._device)]
+        return shared_memo(sha256_text(canonical_json(facts)))
 
     @torch.no_grad()
     def project_patches(self, features: Embeddings, xy_um: npt.NDArray[np.float64]) -> Embeddings:

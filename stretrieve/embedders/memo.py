@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Features = npt.NDArray[np.float32]
-Encode = Callable[[npt.NDArray[np.uint8]], Features]
+Views = tuple[npt.NDArray[np.uint8], ...]
 
 _MAX_BYTES: Final = 256 << 20
 
@@ -39,19 +39,19 @@ class FeatureMemo:
         self._kept.clear()
         self._bytes = 0
 
-    def encode(self, patches: npt.NDArray[np.uint8], encode: Encode) -> Features:
-        """Return ``encode(patches)``, computing only rows whose pixels are new.
+    def encode(self, views: Views, encode: Callable[[Views], Features]) -> Features:
+        """Return ``encode(views)``, computing only rows whose pixels are new.
 
         Parameters
         ----------
-        patches
-            ``(n_patches, patch_px, patch_px, 3)`` uint8 RGB.
+        views
+            One array a view, ``(n_patches, patch_px, patch_px, 3)`` uint8 RGB.
         encode
             The backbone; row-wise.
         """
-        keys = [_digest(patch) for patch in patches]
+        keys = [_digest(patches) for patches in zip(*views, strict=True)]
         new = [i for i, key in enumerate(keys) if key not in self._kept]
-        fresh = encode(patches[new]) if new or not keys else None
+        fresh = encode(tuple(view[new] for view in views)) if new or not keys else None
         if fresh is None:
             return np.stack([self._kept[key] for key in keys])
         if len(new) == len(keys):
@@ -73,5 +73,29 @@ class FeatureMemo:
                 self._bytes += row.nbytes
 
 
-def _digest(patch: npt.NDArray[np.uint8]) -> bytes:
-    return hashlib.blake2b(np.ascontiguousarray(patch).data, digest_size=16).digest()
+_SHARED: dict[str, FeatureMemo] = {}
+_MAX_SHARED: Final = 2
+
+
+def shared_memo(key: str) -> FeatureMemo:
+    """Return the memo of a backbone, shared by all embedders of the process that use it.
+
+    Parameters
+    ----------
+    key
+        Digest of the backbone's weights and preprocessing. Only the last few backbones are kept.
+    """
+    memo = _SHARED.pop(key, None)
+    memo = FeatureMemo() if memo is None else memo
+    _SHARED[key] = memo
+    while len(_SHARED) > _MAX_SHARED:
+        del _SHARED[next(iter(_SHARED))]
+    return memo
+
+
+def _digest(patches: Views) -> bytes:
+    digest = hashlib.blake2b(digest_size=16)
+    for patch in patches:
+        digest.update(f"{patch.shape}".encode())
+        digest.update(np.ascontiguousarray(patch).data)
+    return digest.digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from stretrieve._progress import Progress
-from stretrieve.embedders.base import Embeddings, SectionPatches
+from stretrieve.embedders.base import Embedder, Embeddings, SectionPatches
 from stretrieve.specs import PatchSpec
 
 
@@ -74,7 +74,6 @@ class TrainBatch:
         return len(self.rows)
 
 
-@runtime_checkable
 class TrainableEmbedder(Protocol):
     """An embedder whose network learns by gradients.
 
@@ -89,6 +88,10 @@ class TrainableEmbedder(Protocol):
     @property
     def spec(self) -> PatchSpec:
         """The patches it wants to see."""
+
+    @property
+    def wants_training(self) -> bool:
+        """Whether its settings leave anything to the loop; without, :meth:`fit` is all."""
 
     @property
     def trains_pixels(self) -> bool:
@@ -131,5 +134,19 @@ class TrainableEmbedder(Protocol):
     ) -> Embeddings:
         """Map raw counts of one section into the joint space."""
 
+    def to(self, device: str) -> None:
+        """Move the network, fitted or not, to a device; :meth:`fit` and all else runs there."""
+
     def end_training(self) -> None:
         """Drop what was kept for training and settle into inference mode."""
+
+
+_NEEDED: Final = ("encode_batch", "loss", "parameter_groups", "spot_inputs", "wants_training")
+
+
+def as_trainable(embedder: Embedder) -> TrainableEmbedder | None:
+    """Return the embedder as a trainable one; ``None`` when it has nothing to train."""
+    if not all(hasattr(type(embedder), name) for name in _NEEDED):
+        return None
+    trainable = cast("TrainableEmbedder", embedder)
+    return trainable if trainable.wants_training else None
