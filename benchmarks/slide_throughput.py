@@ -5,7 +5,8 @@
 
 Both sides read the same patches, in turns, from processes that are already running; the bare reader
 keeps its pixels in its own processes, ours brings them to the process that asked. Peak memory is that
-of the asking process and of all its reader processes together, over patches from the whole slide.
+of the asking process and of all its reader processes together, over the tissue mask and patches from
+the whole slide.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from stretrieve.slides import Slide, open_slide, read_patches
+from stretrieve.slides import Slide, open_slide, read_patches, tissue_mask
 from stretrieve.specs import PatchSpec, PatchView
 from stretrieve.units import MppSource, PixelSize
 
@@ -170,6 +171,7 @@ def peak_of_slide(path: Path, n: int) -> float:
     thread.start()
     try:
         with open_slide(path) as slide:
+            tissue_mask(slide)
             spec = PatchSpec((PatchView(PATCH_PX, 0.5), PatchView(PATCH_PX, 2.0)))
             for _ in read_patches(slide, centres(slide, n, 0), spec, workers=2):
                 pass

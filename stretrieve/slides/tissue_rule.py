@@ -8,11 +8,13 @@ that haematoxylin and eosin do not have, and black is no tissue at all.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any, Final, NamedTuple
+import math
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from stretrieve.slides.tissue_pieces import insets, keep_tissue
 
 Rgb = npt.NDArray[np.uint8]
 Mask = npt.NDArray[np.bool_]
@@ -25,9 +27,13 @@ _TEXTURE_UM: Final = 72.0
 _STAIN_SIGMA_UM: Final = 32.0
 _TEXTURE_SIGMA_UM: Final = 16.0
 _FINE_SIGMA_UM: Final = 8.0
-_CLOSING_UM: Final = 40.0
-_PEN_RADIUS_UM: Final = 24.0
+_CRACK_UM: Final = 72.0
+_BROAD_BLACK_UM: Final = 40.0
+_PEN_UM: Final = 40.0
 _PEN_MARGIN_UM: Final = 40.0
+
+_BAND_ROWS: Final = 512
+_REACH_UM: Final = 400.0
 
 _SMOOTH: Final = 0.015
 _GLASS_DENSITY: Final = 0.15
@@ -44,16 +50,9 @@ _STAINED: Final = 0.05
 _STAIN_PER_TEXTURE: Final = 0.55
 _SURE_STAIN: Final = 0.06
 _SURE_DENSITY: Final = 0.08
-_SURE_FRACTION: Final = 0.15
-_SURE_MM2: Final = 0.02
-_MIN_MM2: Final = 0.05
-_MIN_IMAGE_FRACTION: Final = 0.1
-_MAX_HOLE_MM2: Final = 0.1
 
 _PEN_MEAN_DENSITY: Final = 0.3
 _PEN_DENSITY: Final = 0.45
-_INSET_FILL: Final = 0.97
-_MIN_BLACK_FRACTION: Final = 0.1
 
 
 class _Features(NamedTuple):
@@ -68,6 +67,8 @@ class _Features(NamedTuple):
 def find_tissue(rgb: Rgb, *, um_per_px: float) -> Mask:
     """Return where an overview shows tissue.
 
+    The picture is worked through in bands, so that memory stays near that of the picture.
+
     Parameters
     ----------
     rgb
@@ -80,125 +81,153 @@ def find_tissue(rgb: Rgb, *, um_per_px: float) -> Mask:
     Mask
         ``(height, width)``.
     """
-    seen = rgb.max(axis=2) >= _BLACK
-    if not seen.any():
-        return np.zeros(seen.shape, dtype=bool)
-    seen &= ~_insets(seen)
-    found = _features(rgb, seen, um_per_px)
+    seen = _most(rgb) >= _BLACK
+    seen &= ~insets(seen)
+    possible, sure = np.zeros_like(seen), np.zeros_like(seen)
+    bands = _bands(len(seen), math.ceil(_REACH_UM / um_per_px))
+    glass = _glass([_bare(rgb[band.read], seen[band.read], um_per_px) for band in bands], seen)
+    for band in bands:
+        found = _features(rgb[band.read], seen[band.read], glass, um_per_px)
+        stained, certain = _judge(found)
+        stained &= seen[band.read] & ~_pen(rgb[band.read], um_per_px)
+        possible[band.kept] = _closed(stained, um_per_px)[band.within]
+        sure[band.kept] = (stained & certain)[band.within]
+    tissue = keep_tissue(possible & seen, sure, um_per_px=um_per_px)
+    return tissue & ~_broad(~seen, _BROAD_BLACK_UM / um_per_px)
+
+
+def _judge(found: _Features) -> tuple[Mask, Mask]:
+    """Return what may be tissue and, within it, what must be."""
     possible = (
         (found.density > _MIN_DENSITY)
         & (found.fine_density > _MIN_FINE_DENSITY)
         & (found.stain > _MIN_STAIN)
         & (found.texture > _MIN_TEXTURE)
         & ((found.stain > _STAINED) | (found.stain > _STAIN_PER_TEXTURE * found.texture))
-        & seen
-        & ~_pen(rgb, um_per_px)
     )
-    sure = possible & (found.stain > _SURE_STAIN) & (found.density > _SURE_DENSITY)
-    return _tidy(possible, sure, seen, um_per_px)
+    return np.asarray(possible), (found.stain > _SURE_STAIN) & (found.density > _SURE_DENSITY)
 
 
-def _features(rgb: Rgb, seen: Mask, um_per_px: float) -> _Features:
+class _Band(NamedTuple):
+    """Rows to read, those of them to keep, and where the kept ones lie in the picture."""
+
+    read: slice
+    within: slice
+    kept: slice
+
+
+def _bands(height: int, margin: int) -> list[_Band]:
+    bands = []
+    for start in range(0, height, _BAND_ROWS):
+        stop, first = min(start + _BAND_ROWS, height), max(0, start - margin)
+        bands.append(
+            _Band(
+                slice(first, min(stop + margin, height)),
+                slice(start - first, stop - first),
+                slice(start, stop),
+            )
+        )
+    return bands
+
+
+def _least(rgb: Rgb) -> npt.NDArray[np.uint8]:
+    return np.minimum(np.minimum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
+
+
+def _most(rgb: Rgb) -> npt.NDArray[np.uint8]:
+    return np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
+
+
+def _planes(rgb: Rgb, um_per_px: float) -> tuple[Plane, Plane, Plane]:
+    """Return green density, spread of densities between colours, and texture."""
     from scipy import ndimage
 
     green = _DENSITY[rgb[..., 1]]
-    spread = _DENSITY[rgb.min(axis=2)] - _DENSITY[rgb.max(axis=2)]
+    spread = _DENSITY[_least(rgb)] - _DENSITY[_most(rgb)]
     window = max(3, round(_TEXTURE_UM / um_per_px))
     mean = ndimage.uniform_filter(green, window, mode="nearest")
     square = ndimage.uniform_filter(green * green, window, mode="nearest")
-    texture = np.sqrt(np.maximum(square - mean * mean, 0))
-    glass = _glass(green, spread, seen & (texture < _SMOOTH) & (green < _GLASS_DENSITY), seen)
+    return green, spread, np.sqrt(np.maximum(square - mean * mean, 0))
+
+
+def _bare(rgb: Rgb, seen: Mask, um_per_px: float) -> npt.NDArray[np.float32]:
+    """Return density and spread of pixels that look like bare glass, ``(2, n)``."""
+    green, spread, texture = _planes(rgb, um_per_px)
+    smooth = seen & (texture < _SMOOTH) & (green < _GLASS_DENSITY)
+    return np.stack([green[smooth], spread[smooth]])
+
+
+def _glass(bare: list[npt.NDArray[np.float32]], seen: Mask) -> tuple[float, float]:
+    """Return density and colour of the bare glass; usual values where a picture shows none."""
+    values = np.concatenate(bare, axis=1)
+    if values.shape[1] < _MIN_GLASS_FRACTION * seen.sum() + _MIN_GLASS_PX:
+        return _USUAL_GLASS
+    density, colour = np.percentile(values, _GLASS_PERCENTILE, axis=1)
+    return float(density), float(colour)
+
+
+def _features(rgb: Rgb, seen: Mask, glass: tuple[float, float], um_per_px: float) -> _Features:
+    green, spread, texture = _planes(rgb, um_per_px)
     return _Features(
-        density=_smooth(green, seen, _STAIN_SIGMA_UM / um_per_px) - glass[0],
-        fine_density=_smooth(green, seen, _FINE_SIGMA_UM / um_per_px) - glass[0],
-        stain=_smooth(spread, seen, _STAIN_SIGMA_UM / um_per_px) - glass[1],
+        density=_smooth(green, seen, _STAIN_SIGMA_UM / um_per_px) - np.float32(glass[0]),
+        fine_density=_smooth(green, seen, _FINE_SIGMA_UM / um_per_px) - np.float32(glass[0]),
+        stain=_smooth(spread, seen, _STAIN_SIGMA_UM / um_per_px) - np.float32(glass[1]),
         texture=_smooth(texture, seen, _TEXTURE_SIGMA_UM / um_per_px),
     )
 
 
-def _glass(green: Plane, spread: Plane, smooth: Mask, seen: Mask) -> tuple[float, float]:
-    """Return density and colour of the bare glass; usual values where a picture shows none."""
-    if smooth.sum() < _MIN_GLASS_FRACTION * seen.sum() + _MIN_GLASS_PX:
-        return _USUAL_GLASS
-    return (
-        float(np.percentile(green[smooth], _GLASS_PERCENTILE)),
-        float(np.percentile(spread[smooth], _GLASS_PERCENTILE)),
-    )
-
-
 def _smooth(plane: Plane, seen: Mask, sigma: float) -> Plane:
-    """Blur, taking no account of pixels that are not seen."""
+    """Blur by two box filters of that spread, taking no account of pixels that are not seen."""
+    if seen.all():
+        return _blur(plane, sigma)
+    weight = _blur(seen.astype(np.float32), sigma)
+    blurred = _blur(np.where(seen, plane, np.float32(0)), sigma)
+    return np.asarray(blurred / (weight + np.float32(1e-6)), dtype=np.float32)
+
+
+def _blur(plane: Plane, sigma: float) -> Plane:
     from scipy import ndimage
 
-    weight = ndimage.gaussian_filter(seen.astype(np.float32), sigma)
-    blurred = ndimage.gaussian_filter(np.where(seen, plane, np.float32(0)), sigma)
-    return np.asarray(blurred / (weight + np.float32(1e-6)), dtype=np.float32)
+    window = 2 * math.floor(math.sqrt(6 * sigma**2 + 1) / 2) + 1
+    once = ndimage.uniform_filter(plane, window, mode="nearest")
+    return np.asarray(ndimage.uniform_filter(once, window, mode="nearest"), dtype=np.float32)
+
+
+def _closed(mask: Mask, um_per_px: float) -> Mask:
+    """Close cracks."""
+    from scipy import ndimage
+
+    window = _odd(_CRACK_UM / um_per_px)
+    padded = np.pad(mask.astype(np.uint8), window)
+    closed = ndimage.grey_closing(padded, size=(window, window))
+    return np.asarray(closed[window:-window, window:-window], dtype=bool)
+
+
+def _broad(mask: Mask, length_px: float) -> Mask:
+    """Return the parts of a mask that a square of this side fits into."""
+    from scipy import ndimage
+
+    side = _odd(length_px)
+    return np.asarray(ndimage.grey_opening(mask.astype(np.uint8), size=(side, side)), dtype=bool)
+
+
+def _odd(length_px: float) -> int:
+    """Return an odd number of pixels of about this length."""
+    return max(1, 2 * math.floor(length_px / 2) + 1)
 
 
 def _pen(rgb: Rgb, um_per_px: float) -> Mask:
     """Return broad strokes of a hue that haematoxylin and eosin do not have: blue, green, red."""
     from scipy import ndimage
 
-    morphology: Any = importlib.import_module("skimage.morphology")
     red, green, blue = (_DENSITY[rgb[..., i]] for i in range(3))
     dark = red + green + blue > 3 * _PEN_MEAN_DENSITY
     of_blue = (red > 1.35 * green) & (red > _PEN_DENSITY)
     of_green = (green < 0.9 * np.minimum(red, blue)) & (red > _PEN_DENSITY)
     of_red = (blue > 0.85 * green) & (red < 0.35 * green) & (green > _PEN_DENSITY)
     strokes = dark & (of_blue | of_green | of_red)
-    strokes = morphology.isotropic_opening(strokes, _PEN_RADIUS_UM / um_per_px)
-    if not strokes.any():
-        return np.asarray(strokes, dtype=bool)
-    margin = max(1, round(_PEN_MARGIN_UM / um_per_px))
-    return np.asarray(ndimage.binary_dilation(strokes, iterations=margin), dtype=bool)
-
-
-def _insets(seen: Mask) -> Mask:
-    """Return pictures set into a corner of an image whose background was blacked out."""
-    from scipy import ndimage
-
-    nothing = np.zeros(seen.shape, dtype=bool)
-    if (~seen).mean() < _MIN_BLACK_FRACTION:
-        return nothing
-    labels, _ = ndimage.label(seen)
-    areas = np.bincount(labels.ravel())
-    areas[0] = 0
-    main = int(areas.argmax())
-    for label, box in enumerate(ndimage.find_objects(labels), start=1):
-        rows, columns = box
-        size = (rows.stop - rows.start) * (columns.stop - columns.start)
-        touches = rows.start == 0 or rows.stop == seen.shape[0]
-        touches &= columns.start == 0 or columns.stop == seen.shape[1]
-        if label != main and touches and size > _MIN_GLASS_PX and areas[label] > _INSET_FILL * size:
-            nothing[box] = True
-    return nothing
-
-
-def _tidy(possible: Mask, sure: Mask, seen: Mask, um_per_px: float) -> Mask:
-    """Keep pieces that are large and sure enough; close cracks and small holes."""
-    morphology: Any = importlib.import_module("skimage.morphology")
-    per_mm2 = 1e6 / um_per_px**2
-    radius = _CLOSING_UM / um_per_px
-    pad = int(radius) + 2
-    whole = morphology.isotropic_closing(np.pad(possible, pad), radius)[pad:-pad, pad:-pad] & seen
-    least = min(_MIN_MM2 * per_mm2, _MIN_IMAGE_FRACTION * whole.size)
-    kept = _pieces(
-        np.asarray(whole, dtype=bool),
-        sure,
-        least=least,
-        sure_least=min(_SURE_MM2 * per_mm2, least),
-    )
-    holes = _pieces(~kept, ~kept, least=_MAX_HOLE_MM2 * per_mm2, sure_least=0)
-    return (kept | ~holes) & seen
-
-
-def _pieces(mask: Mask, sure: Mask, *, least: float, sure_least: float) -> Mask:
-    """Keep connected pieces of at least ``least`` pixels, enough of which are sure."""
-    from scipy import ndimage
-
-    labels, _ = ndimage.label(mask)
-    areas = np.bincount(labels.ravel())
-    certain = np.bincount(labels.ravel(), weights=(sure & mask).ravel())
-    keep = (areas >= least) & (certain >= np.maximum(_SURE_FRACTION * areas, sure_least))
-    keep[0] = False
-    return np.asarray(keep[labels], dtype=bool)
+    if strokes.any():
+        broad = _broad(strokes, _PEN_UM / um_per_px)
+        around = 2 * math.ceil(_PEN_MARGIN_UM / um_per_px) + 1
+        strokes = ndimage.maximum_filter(broad, size=around) > 0
+    return np.asarray(strokes, dtype=bool)

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from stretrieve.errors import ConfigError, ShapeError, TissueError
-from stretrieve.slides import TissueMask, open_slide, tissue_mask
+from stretrieve.slides import TissueMask, open_slide, tissue_mask, tissue_rule
 from stretrieve.slides.tissue_rule import find_tissue
 from stretrieve.units import Mpp, MppSource, PixelSize
 from tests.slides.pictures import tissue_picture, write_pyramid
@@ -126,6 +126,22 @@ def test_holes_and_lumens_stay_open_but_cracks_close() -> None:
     mask = find_tissue(picture, um_per_px=8.0)
     assert not mask[112:138, 132:158].any()
     assert mask[70:100, 100:102].all()
+
+
+def test_dark_nuclei_make_no_holes() -> None:
+    picture, truth = scene()
+    for x, y in np.random.default_rng(3).integers((90, 80), (190, 160), (40, 2)).tolist():
+        picture[y : y + 2, x : x + 2] = (14, 6, 32)
+    mask = find_tissue(picture, um_per_px=8.0)
+    assert mask[80:160, 90:190].all()
+    assert overlap(mask, truth) > 0.9
+
+
+def test_bands_leave_no_seams(monkeypatch) -> None:
+    picture, _ = scene(320, 400)
+    whole = find_tissue(picture, um_per_px=8.0)
+    monkeypatch.setattr(tissue_rule, "_BAND_ROWS", 37)
+    assert (find_tissue(picture, um_per_px=8.0) != whole).mean() < 1e-3
 
 
 def test_blank_slides_are_empty_or_an_error_as_the_caller_wants(tmp_path: Path) -> None:
