@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from stretrieve import keys
+from stretrieve import keys, training
 from stretrieve._failpoints import crash_point
 from stretrieve._files import atomic_path
 from stretrieve._progress import SILENT, Progress
@@ -29,7 +29,6 @@ from stretrieve.reference.source import SectionSource, open_source
 from stretrieve.reference.workfolder import WorkFolder, open_work
 from stretrieve.spots import Section
 from stretrieve.store import SpotStore
-from stretrieve.training import fit_embedder
 
 
 def build_reference(
@@ -132,7 +131,7 @@ def _fit(
     folder = work.reference.embedder
     if not folder.is_dir():
         train = settings.train
-        fit_embedder(
+        training.fit_embedder(
             embedder,
             patches,
             settings=train if train.seed else replace(train, seed=settings.seed),

@@ -29,6 +29,7 @@ from stretrieve.indexes import (
 from stretrieve.indexes.base import Vectors
 from stretrieve.indexes.recall import measure_index
 from stretrieve.indexes.recipes import Choice
+from stretrieve.reference.layout import delete
 from stretrieve.reference.manifest import IndexEntry
 from stretrieve.reference.rows import FILE as SPOTS_FILE
 from stretrieve.reference.rows import SpotTable, checked_vectors, read_spots, write_spots
@@ -110,7 +111,7 @@ def derive(store: SpotStore, folder: Path, *, recipe: str, progress: Progress = 
         When an index has less recall than its recipe promises.
     """
     if folder.is_dir():
-        _remove(folder)
+        delete(folder)
     entries: dict[str, IndexEntry] = {}
     with (
         atomic_path(folder) as temporary,
@@ -244,9 +245,3 @@ def _missing(path: Path) -> ChecksumError:
             remedy="run `stretrieve ref rebuild-indexes`",
         )
     )
-
-
-def _remove(folder: Path) -> None:
-    import shutil
-
-    shutil.rmtree(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,3 +98,11 @@ def check_tag(name: str) -> str:
             )
         )
     return name
+
+
+def delete(path: Path) -> None:
+    """Delete a file or a folder; one that is gone already is fine."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

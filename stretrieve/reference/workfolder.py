@@ -13,7 +13,7 @@ from typing import Any
 from stretrieve._failpoints import crash_point
 from stretrieve._files import write_json
 from stretrieve.errors import ConfigError, OutputExistsError, explain
-from stretrieve.reference.layout import Layout
+from stretrieve.reference.layout import Layout, delete
 from stretrieve.reference.locks import writer_lock
 
 _FREE_TO_CHANGE = ("recipe", "workers", "batch_size")
@@ -119,6 +119,8 @@ def open_work(
 
 
 def _enter(work: WorkFolder, wanted: Mapping[str, Any]) -> None:
+    for path in work.path.rglob(".*.tmp-*"):
+        delete(path)
     if not work.journal.is_file():
         write_json(work.journal, wanted)
         crash_point("wrote the journal")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from stretrieve._failpoints import crash_point
 from stretrieve._progress import SILENT, Progress
 from stretrieve.errors import ManifestError
 from stretrieve.reference.commit import Made, commit_version
-from stretrieve.reference.layout import Layout, is_remote, version_name
+from stretrieve.reference.layout import Layout, delete, is_remote, version_name
 from stretrieve.reference.locks import claimed, writer_lock
 from stretrieve.reference.manifest import Manifest, read_manifest
 from stretrieve.reference.versions import find_manifest, read_tags
@@ -119,7 +118,7 @@ def clear_remains(layout: Layout, manifest: Manifest) -> None:
         for path in folder.iterdir() if folder.is_dir() else ():
             if _TEMPORARY.fullmatch(path.name) or _number(path) > manifest.version:
                 crash_point(f"clear {path.name}")
-                _delete(path)
+                delete(path)
     drop_unused_stores(layout)
 
 
@@ -130,7 +129,7 @@ def drop_unused_stores(layout: Layout) -> list[str]:
     for path in sorted(layout.root.glob(f"{keys.LANCE}*")):
         if path.is_dir() and path.name not in used:
             crash_point(f"drop store {path.name}")
-            _delete(path)
+            delete(path)
             dropped.append(path.name)
     return dropped
 
@@ -173,7 +172,7 @@ def prune_derived(layout: Layout) -> None:
     for path in sorted(folder.iterdir()):
         if _NUMBER.fullmatch(path.name) and path.name not in needed:
             crash_point(f"prune {path.name}")
-            shutil.rmtree(path)
+            delete(path)
 
 
 def delete_version(layout: Layout, number: int) -> bool:
@@ -188,7 +187,7 @@ def delete_version(layout: Layout, number: int) -> bool:
         if free:
             for path in (layout.indexes(number), layout.files(number), layout.version(number)):
                 crash_point(f"forget {path.name}")
-                _delete(path)
+                delete(path)
         return free
 
 
@@ -203,16 +202,9 @@ def delete_store(layout: Layout, uri: str, storage_options: Mapping[str, str]) -
     if is_remote(uri):
         SpotStore.drop(uri, storage_options=storage_options)
     else:
-        _delete(layout.root / uri)
+        delete(layout.root / uri)
 
 
 def _number(path: Path) -> int:
     match = _NUMBER.match(path.name)
     return int(match.group(1)) if match else 0
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

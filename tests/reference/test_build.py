@@ -133,7 +133,9 @@ def test_an_interrupted_build_resumes(sections, built, tmp_path, monkeypatch):
         build_reference(sections, out, settings=replace(SETTINGS, thumbnail_px=20), resume=True)
     with pytest.raises(ConfigError, match="other sections"):
         build_reference(sections[:2], out, settings=SETTINGS, resume=True)
-    monkeypatch.setattr(module, "fit_embedder", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr(
+        module.training, "fit_embedder", lambda *_, **__: pytest.fail("fitted again")
+    )
     made = build_reference(sections, out, settings=SETTINGS, resume=True)
     assert made.manifest.content_digest == Reference.open(built).manifest.content_digest
     assert listing(tmp_path) == ["REF"]
