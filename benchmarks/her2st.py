@@ -45,11 +45,15 @@ MOBILENET = (
     "--set", "embedder_config.encoder.std=[0.5, 0.5, 0.5]",
 )  # fmt: skip
 CHOICES = {
-    "uniform (BLEEP average)": ("--weights", "uniform"),
-    "bleep (BLEEP weighted average)": ("--weights", "bleep"),
-    "uniform, sections centred": ("--weights", "uniform", "--centring", "section"),
-    "image to image, sections centred": ("--modality", "image", "--centring", "section"),
-}
+    "as published: BLEEP average": ("--weights", "uniform", "--centring", "none"),
+    "as published: BLEEP weighted average": ("--weights", "bleep", "--centring", "none"),
+    "sections centred": ("--centring", "section"),
+    "sections and slide centred": ("--centring", "both"),
+    "sections and slide centred, softmax over 200": (
+        "--centring", "both", "--weights", "softmax", "--top-k", "200",
+    ),
+    "sections and slide centred, image to image": ("--centring", "both", "--modality", "image"),
+}  # fmt: skip
 
 
 def spot_file(folder: Path, section: str) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ from stretrieve.query.locate import Positions, SpotPositions, locate
 from stretrieve.query.ood import Scores, ood_score, reference_similarity
 from stretrieve.query.output import Predictions, assemble
 from stretrieve.query.result import QueryResult
-from stretrieve.query.retrieve import Neighbours, allowed_spots, retrieve
-from stretrieve.query.settings import QuerySettings
+from stretrieve.query.retrieve import Neighbours, allowed_spots, centre_embeddings, retrieve
+from stretrieve.query.settings import Centring, QuerySettings
 from stretrieve.reference import Reference
 from stretrieve.slides import open_slide
 from stretrieve.spots import canonical_species
@@ -105,6 +106,7 @@ class QueryEngine:
             embedder = self.reference.embedder
             at = locate(opened, embedder.spec, settings=self.settings, spots=spots)
             encoded = encode_slide(opened, at, embedder, settings=self.settings, progress=progress)
+            encoded = self._centred(encoded, allowed)
             neighbours = retrieve(
                 self.reference, encoded.embeddings, settings=self.settings, allowed=allowed
             )
@@ -123,6 +125,12 @@ class QueryEngine:
                 },
             )
         return QueryResult(adata, tuple(warnings), self.reference, self._source)
+
+    def _centred(self, encoded: EncodedSlide, allowed: npt.NDArray[np.bool_]) -> EncodedSlide:
+        if self.settings.centring is not Centring.BOTH:
+            return encoded
+        moved = centre_embeddings(self.reference, encoded.embeddings, allowed=allowed)
+        return dataclasses.replace(encoded, embeddings=moved)
 
     def _predict(
         self,

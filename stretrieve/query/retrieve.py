@@ -83,6 +83,30 @@ def allowed_spots(
     return allowed
 
 
+def centre_embeddings(
+    reference: Reference, embeddings: Embeddings, *, allowed: npt.NDArray[np.bool_]
+) -> Embeddings:
+    """Move the mean of a slide's embeddings onto that of the reference's image embeddings.
+
+    Parameters
+    ----------
+    reference
+        The reference; each of its sections weighs the same.
+    embeddings
+        ``(n_patches, dim)`` of one slide.
+    allowed
+        ``(n_spots,)`` reference spots that may be used.
+    """
+    stored = reference.embeddings("image")
+    sections = reference.section_index
+    means = [
+        stored[(sections == section) & allowed].mean(axis=0, dtype=np.float64)
+        for section in np.unique(sections[allowed])
+    ]
+    shift = np.mean(means, axis=0) - embeddings.mean(axis=0, dtype=np.float64)
+    return np.asarray(embeddings + shift, dtype=np.float32)
+
+
 def retrieve(
     reference: Reference,
     embeddings: Embeddings,

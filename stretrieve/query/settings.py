@@ -17,12 +17,18 @@ class Modality(StrEnum):
 
 
 class Centring(StrEnum):
-    """Whether the offsets between reference sections are removed before averaging."""
+    """Which offsets are removed before averaging.
+
+    Offsets have to go on both sides: centred embeddings with raw expression do worse than neither.
+    """
 
     NONE = "none"
     """Average the neighbours' values as they are (as published)."""
     SECTION = "section"
     """Average deviations from each section's mean profile, then add the mean over sections."""
+    BOTH = "both"
+    """``section``, and the slide's mean embedding is moved onto the reference's, which takes out
+    differences of stain and scanner. Uses the query slide as a whole (transductive)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +46,7 @@ class QuerySettings:
     modality
         Compare the query with the reference's expression (BLEEP) or image embeddings.
     centring
-        Treatment of offsets between reference sections.
+        Treatment of offsets between sections and slides.
     stride_um
         Step of the patch grid in µm; ``None`` for the patch side, so that patches tile the tissue.
     min_tissue
