@@ -21,6 +21,7 @@ from stretrieve.spots.raw import RawSection
 from stretrieve.spots.row import UNKNOWN_PATIENT, SheetRow
 from stretrieve.spots.section import Section, SectionMeta
 from stretrieve.spots.validate import (
+    check_coordinates,
     check_names,
     check_not_empty,
     clean_counts,
@@ -101,6 +102,7 @@ def assemble(raw: RawSection, row: SheetRow) -> Section:
     counts, genes, gene_repairs = _identify(raw, counts[keep], meta.species)
     spot_rows = spot_rows[keep]
     xy, array_xy = raw.spots.xy[spot_rows], raw.spots.array_xy[spot_rows]
+    check_coordinates(what, xy, array_xy)
     image = row.image if row.image is not None else raw.image
     check_inside_image(what, xy, image)
     return Section(

@@ -115,6 +115,11 @@ def _orient(
                 expected="spots named '<x>x<y>' along one side",
             )
         )
+    strange = next((name for name in spots if not SPOT_NAME.match(name)), None)
+    if strange is not None:
+        raise SectionError(
+            explain(f"{path.name}, spot name", got=repr(strange[:60]), expected="'<x>x<y>'")
+        )
     return RawMatrix(values, spots, genes, [""] * len(genes))
 
 

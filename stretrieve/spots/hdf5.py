@@ -39,6 +39,7 @@ HOSTILE_ERRORS: Final = (
     AssertionError,
     EOFError,
     LookupError,
+    SystemError,
 )
 """What the HDF5 stack raises on damaged files."""
 

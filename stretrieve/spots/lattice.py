@@ -97,7 +97,10 @@ def pixel_size_from_lattice(
     spread = np.linalg.svd(physical - physical.mean(axis=0), compute_uv=False)
     if spread[-1] < min(lattice.unit_um):
         raise _no_mpp("spots on one line", "a grid")
-    matrix, residuals = _robust_affine(physical, xy)
+    try:
+        matrix, residuals = _robust_affine(physical, xy)
+    except np.linalg.LinAlgError as error:
+        raise _no_mpp(str(error), "a grid") from error
     lengths = np.linalg.norm(matrix, axis=0)
     if not (np.all(np.isfinite(lengths)) and np.all(lengths > 1e-9)):
         raise _no_mpp("spots in one place", "a grid")

@@ -80,7 +80,7 @@ def read_positions(path: Path) -> SpotTable:
         table = _space_ranger(path, header, rows)
     elif "spot_id" in header:
         table = _named(path, header, rows)
-    elif "x" in header and "pixel_x" in header:
+    elif {"x", "y", "pixel_x", "pixel_y"} <= set(header):
         table = _selection(path, header, rows)
     else:
         raise SectionError(

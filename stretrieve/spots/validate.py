@@ -8,6 +8,7 @@ not whole numbers          error: normalised values cannot be turned back into c
 above 2³¹ − 1              error
 duplicate barcodes         error: nobody can say which row is right
 empty or path-like names   error
+pixel coordinates          error when missing, infinite or beyond 10⁸
 duplicate genes            summed; counted in ``repairs``
 spots without any count    dropped; counted in ``repairs``
 genes without any count    kept: they were measured
@@ -29,6 +30,7 @@ from stretrieve.spots.raw import RawMatrix
 
 _MAX_COUNT: Final = np.iinfo(np.int32).max
 _MAX_NAME: Final = 256
+_MAX_COORDINATE: Final = 1e8
 _BAD_NAME: Final = re.compile(r"[\x00-\x1f\x7f]|^\s*$|^[/\\]|(^|[/\\])\.\.([/\\]|$)")
 
 
@@ -108,6 +110,36 @@ def check_names(what: str, names: Sequence[str]) -> None:
                     expected="plain names, no paths or control characters",
                 )
             )
+
+
+def check_coordinates(
+    what: str, xy: npt.NDArray[np.float64], array_xy: npt.NDArray[np.float64]
+) -> None:
+    """Refuse positions that no slide has.
+
+    Parameters
+    ----------
+    what
+        The section, for messages.
+    xy
+        ``(n_spots, 2)`` centres in level-0 px.
+    array_xy
+        ``(n_spots, 2)`` array positions; NaN where there are none.
+
+    Raises
+    ------
+    SectionError
+        When a position is missing, infinite or out of all reason.
+    """
+    bad = ~(np.abs(xy) <= _MAX_COORDINATE) | (np.abs(array_xy) > _MAX_COORDINATE)
+    if bad.any():
+        raise SectionError(
+            explain(
+                f"positions of {what}",
+                got=f"{int(bad.any(axis=1).sum())} missing, infinite or beyond {_MAX_COORDINATE:.0e}",
+                expected="pixels of the image",
+            )
+        )
 
 
 def drop_empty_spots(counts: sparse.csr_matrix) -> tuple[npt.NDArray[np.bool_], tuple[str, ...]]:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 from scipy import sparse
 
 IDS = ["ENSG00000141736", "ENSG00000186081", "ENSG00000156508", "ENSG00000075624"]
@@ -172,3 +173,50 @@ def adata(section: Toy):
         var=pd.DataFrame({"gene_ids": IDS}, index=SYMBOLS),
         obsm={"spatial": section.xy[keep]},
     )
+
+
+def write_xenium(folder: Path, *, pixel_um: float = 0.2125) -> tuple[np.ndarray, np.ndarray]:
+    """Write a Xenium bundle; return positions in µm (n, 2) and counts (n, 4) of its cells."""
+    rng = np.random.default_rng(0)
+    n_cells = 60
+    um = rng.uniform(0, 400, size=(n_cells, 2)) * (1, 0.5)
+    counts = rng.poisson(2.0, size=(n_cells, 4))
+    matrix = sparse.csr_matrix(np.column_stack([counts, np.ones(n_cells, dtype=int)]))
+    names = [f"cell{i}-1" for i in range(n_cells)]
+    with h5py.File(folder / "cell_feature_matrix.h5", "w") as file:
+        group = file.create_group("matrix")
+        group["barcodes"] = np.array(names, dtype="S")
+        for part in ("data", "indices", "indptr"):
+            group[part] = getattr(matrix, part).astype(np.int64)
+        group["shape"] = np.array([5, n_cells])
+        features = group.create_group("features")
+        features["id"] = np.array([*IDS, "NegControlProbe_1"], dtype="S")
+        features["name"] = np.array([*SYMBOLS, "NegControlProbe_1"], dtype="S")
+        kinds = ["Gene Expression"] * 4 + ["Negative Control Probe"]
+        features["feature_type"] = np.array(kinds, dtype="S")
+    cells = pd.DataFrame({"cell_id": names, "x_centroid": um[:, 0], "y_centroid": um[:, 1]})
+    cells = cells.iloc[rng.permutation(n_cells)]
+    pq.write_table(pa.Table.from_pandas(cells, preserve_index=False), folder / "cells.parquet")
+    (folder / "experiment.xenium").write_text(json.dumps({"pixel_size": pixel_um}))
+    np.savetxt(folder / "he_imagealignment.csv", np.eye(3), delimiter=",")
+    return um, counts
+
+
+def write_hest(folder: Path) -> None:
+    """Write a HEST-1k root with one sample, TENX1."""
+    for name in ("st", "metadata", "wsis", "patches"):
+        (folder / name).mkdir()
+    adata(toy()).write_h5ad(folder / "st" / "TENX1.h5ad")
+    facts = {
+        "id": "TENX1",
+        "pixel_size_um_embedded": 0.9,
+        "pixel_size_um_estimated": MPP,
+        "species": "Homo sapiens",
+        "organ": "Breast",
+        "st_technology": "Visium",
+        "disease_state": "Cancer",
+        "dataset_title": "A study",
+        "patient": "Patient 1",
+    }
+    (folder / "metadata" / "TENX1.json").write_text(json.dumps(facts))
+    Image.new("RGB", (2500, 1300)).save(folder / "wsis" / "TENX1.tif")

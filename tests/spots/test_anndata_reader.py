@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from scipy import sparse
 
 from stretrieve.errors import MppError, SectionError
 from stretrieve.spots import SheetRow, detect_format, read_section
 from stretrieve.units import MppSource
 
-from .layouts import IDS, MPP, SYMBOLS, adata, toy
+from .layouts import IDS, MPP, SYMBOLS, adata, toy, write_hest
 
 
 def row(path: Path, **fields: Any) -> SheetRow:
@@ -161,22 +160,7 @@ def test_real_h5ad_equals_the_tables(shared_data: Path) -> None:
 @pytest.fixture
 def hest(tmp_path: Path) -> Path:
     """A HEST-1k root with one sample."""
-    for name in ("st", "metadata", "wsis", "patches"):
-        (tmp_path / name).mkdir()
-    adata(toy()).write_h5ad(tmp_path / "st" / "TENX1.h5ad")
-    facts = {
-        "id": "TENX1",
-        "pixel_size_um_embedded": 0.9,
-        "pixel_size_um_estimated": MPP,
-        "species": "Homo sapiens",
-        "organ": "Breast",
-        "st_technology": "Visium",
-        "disease_state": "Cancer",
-        "dataset_title": "A study",
-        "patient": "Patient 1",
-    }
-    (tmp_path / "metadata" / "TENX1.json").write_text(json.dumps(facts))
-    Image.new("RGB", (2500, 1300)).save(tmp_path / "wsis" / "TENX1.tif")
+    write_hest(tmp_path)
     return tmp_path
 
 

@@ -98,6 +98,14 @@ def test_empty_spots_are_dropped_and_counted_empty_genes_stay() -> None:
     assert "s2" not in section.spot_ids
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+def test_impossible_coordinates_are_errors(value: float) -> None:
+    parts = raw()
+    parts.spots.xy[0, 1] = value
+    with pytest.raises(SectionError, match="positions of section"):
+        assemble(parts, ROW)
+
+
 def test_nothing_but_zeros_is_an_error() -> None:
     with pytest.raises(SectionError, match="zeros only"):
         assemble(raw(np.zeros_like(st_grid()[2])), ROW)

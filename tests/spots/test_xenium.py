@@ -2,52 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from scipy import sparse
 
 from stretrieve.errors import SectionError
 from stretrieve.spots import SheetRow, detect_format, read_section
 
-from .layouts import IDS, SYMBOLS
+from .layouts import SYMBOLS, write_xenium
 
 PIXEL_UM = 0.2125
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    rng = np.random.default_rng(0)
-    n_cells = 60
-    um = rng.uniform(0, 400, size=(n_cells, 2)) * (1, 0.5)
-    counts = rng.poisson(2.0, size=(n_cells, 4))
-    matrix = sparse.csr_matrix(np.column_stack([counts, np.ones(n_cells, dtype=int)]))
-    names = [f"cell{i}-1" for i in range(n_cells)]
-    with h5py.File(tmp_path / "cell_feature_matrix.h5", "w") as file:
-        group = file.create_group("matrix")
-        group["barcodes"] = np.array(names, dtype="S")
-        for part in ("data", "indices", "indptr"):
-            group[part] = getattr(matrix, part).astype(np.int64)
-        group["shape"] = np.array([5, n_cells])
-        features = group.create_group("features")
-        features["id"] = np.array([*IDS, "NegControlProbe_1"], dtype="S")
-        features["name"] = np.array([*SYMBOLS, "NegControlProbe_1"], dtype="S")
-        features["feature_type"] = np.array(
-            ["Gene Expression"] * 4 + ["Negative Control Probe"], dtype="S"
-        )
-    order = rng.permutation(n_cells)
-    cells = pd.DataFrame({"cell_id": names, "x_centroid": um[:, 0], "y_centroid": um[:, 1]}).iloc[
-        order
-    ]
-    pq.write_table(pa.Table.from_pandas(cells, preserve_index=False), tmp_path / "cells.parquet")
-    (tmp_path / "experiment.xenium").write_text(json.dumps({"pixel_size": PIXEL_UM}))
+    um, counts = write_xenium(tmp_path, pixel_um=PIXEL_UM)
+    (tmp_path / "he_imagealignment.csv").unlink()
     np.savez(tmp_path / "truth.npz", um=um, counts=counts)
     return tmp_path
 
