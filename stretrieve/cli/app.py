@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stretrieve.cli import build_ref, demo, embedders, genes, query
+from stretrieve.cli import build_ref, demo, embedders, genes, query, ref
 from stretrieve.cli import check as check_command
 from stretrieve.cli._errors import run
 
@@ -22,6 +22,7 @@ app.command("check")(check_command.check)
 app.command("demo")(demo.demo)
 app.command("embedders")(embedders.embedders)
 app.add_typer(genes.app, name="genes")
+app.add_typer(ref.app, name="ref")
 
 
 def _version(value: bool) -> None:

@@ -9,6 +9,7 @@ from stretrieve.reference.changes import (
     tag_version,
 )
 from stretrieve.reference.compact import compact_reference
+from stretrieve.reference.history import list_versions
 from stretrieve.reference.manifest import Manifest
 from stretrieve.reference.reference import Reference
 from stretrieve.reference.settings import BuildSettings
@@ -24,6 +25,7 @@ __all__ = [
     "compact_reference",
     "export_reference",
     "import_reference",
+    "list_versions",
     "rebuild_indexes",
     "remove_sections",
     "set_calibration",

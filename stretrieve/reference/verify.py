@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from stretrieve._progress import SILENT, Progress
-from stretrieve.errors import ChecksumError, ManifestError, StretrieveError
+from stretrieve.errors import ChecksumError, ManifestError, StretrieveError, explain
 from stretrieve.indexes.recall import index_recall_at_k
 from stretrieve.reference.artefacts import check_embedder, content_digest, genes_entry
 from stretrieve.reference.derive import MODALITIES, load_searcher
@@ -71,6 +71,24 @@ class Verified:
     def ok(self) -> bool:
         """Whether nothing is wrong."""
         return not self.faults
+
+    def raise_if_damaged(self) -> None:
+        """Raise when something is wrong.
+
+        Raises
+        ------
+        ChecksumError
+            With the number of faults and the first of them.
+        """
+        if self.faults:
+            first = self.faults[0]
+            raise ChecksumError(
+                explain(
+                    f"reference with {len(self.faults)} faults",
+                    got=f"{first.part}: {first.problem}",
+                    remedy=first.repair,
+                )
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the outcome as plain JSON data."""
