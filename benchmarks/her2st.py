@@ -2,9 +2,10 @@
 
     python benchmarks/her2st.py DATA --weights mobilenetv2_imagenet.safetensors --out FOLDER
 
-DATA holds `her2st/<section>/` (counts.tsv.gz, image, spot file; Andersson et al. 2021) and, for the last
-query, `wsi/aperio/CMU-1-Small-Region.svs` (OpenSlide test data). B4 comes from a patient that no reference
-section shares. Genes are chosen on the reference sections; truth is log1p CP10k of raw counts.
+DATA holds `her2st/<section>/` (counts.tsv.gz, image, spot file; Andersson et al. 2021) and, for the
+last query, `wsi/aperio/CMU-1-Small-Region.svs` (OpenSlide test data). B4 comes from a patient that no
+reference section shares. Genes are chosen on the reference sections; truth is log1p CP10k of raw
+counts.
 
 Prints one Markdown table of mean per-gene Pearson correlations beside simple baselines on the same
 features, with the share of every step in time and memory, and writes it to FOLDER/result.md.
@@ -145,7 +146,9 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     reference_sheet, query_sheet = write_sheet(args.data, args.out)
-    backbone = () if args.embedder == "colour" else (*MOBILENET, "--weights", args.weights.resolve())
+    backbone = (
+        () if args.embedder == "colour" else (*MOBILENET, "--weights", args.weights.resolve())
+    )
     ref = args.out / "REF"
     runs = {}
     runs["build-ref (5 sections)"] = stretrieve(
@@ -192,8 +195,9 @@ def main() -> None:
 def render(args: argparse.Namespace, scores: dict, runs: dict[str, Run], n_genes: int) -> str:
     """Return the result as Markdown."""
     lines = [
-        f"Embedder `{args.embedder}`, patches of {args.patch_um} µm at {args.patch_px} px; B4, a patient",
-        f"outside the reference; mean Pearson r over {n_genes} HVG50 genes chosen on the reference.",
+        f"Embedder `{args.embedder}`, patches of {args.patch_um} µm at {args.patch_px} px; B4, a",
+        f"patient outside the reference; mean Pearson r over {n_genes} of the HVG50 genes that were",
+        "chosen on the reference sections.",
         "",
         "| prediction | HVG50 |",
         "|---|---|",

@@ -41,7 +41,8 @@ def query(
         str, typer.Option(help="Search the reference's expression or image embeddings.")
     ] = "expression",
     centring: Annotated[
-        str, typer.Option(help="Offsets to remove: none, section (between reference sections), both.")
+        str,
+        typer.Option(help="Offsets to remove: none, section (between reference sections), both."),
     ] = "none",
     stride_um: Annotated[
         float | None, typer.Option(help="Step of the patch grid in µm; the patch side by default.")

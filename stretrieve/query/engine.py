@@ -186,7 +186,7 @@ class QueryEngine:
                     "genes asked for",
                     got=f"{', '.join(missing[:5]) or 'none'}{'…' if len(missing) > 5 else ''}",
                     expected="genes of the reference",
-                    remedy="list them with `stretrieve ref info --genes`",
+                    remedy="use keys or symbols of its gene table",
                 )
             )
         return [str(key) for key in dict.fromkeys(found)]

@@ -1,0 +1,1 @@
+"""Contract suites for plug-ins and the parity check; nothing but tests imports this package."""

@@ -1,0 +1,1 @@
+complete --command stretrieve --no-files --arguments "(env _STRETRIEVE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) stretrieve)" --condition "env _STRETRIEVE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) stretrieve"
