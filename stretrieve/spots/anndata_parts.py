@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stretrieve.spots.compressed import checked_csr
+from stretrieve.spots.hdf5 import load
 
 _MAX_DENSE: Final = 4 << 30
 _BLOCK_ROWS: Final = 1024
@@ -31,7 +32,7 @@ def read_matrix(element: Any, what: str) -> sparse.csr_matrix:
         shape = tuple(int(n) for n in np.asarray(element.attrs["shape"]).ravel())
         if len(shape) != 2 or kind not in {"csr_matrix", "csc_matrix"}:
             raise ValueError(f"{what} is of kind {kind!r}")
-        parts = (element["data"][...], element["indices"][...], element["indptr"][...])
+        parts = tuple(load(element[part]) for part in ("data", "indices", "indptr"))
         if kind == "csr_matrix":
             return checked_csr(what, *parts, shape=(shape[0], shape[1]))
         turned = checked_csr(what, *parts, shape=(shape[1], shape[0]))
@@ -70,7 +71,7 @@ def read_names(element: Any) -> list[str]:
         if "values" in element:
             return read_names(element["values"])
         raise ValueError(f"{element.name} is no column of names")
-    values = np.asarray(element[...])
+    values = load(element)
     if values.ndim != 1:
         raise ValueError(f"{element.name} is no column")
     if values.dtype.kind == "S":
@@ -84,7 +85,7 @@ def read_names(element: Any) -> list[str]:
 
 def _categorical(element: Any) -> list[str]:
     names = read_names(element["categories"])
-    codes = np.asarray(element["codes"][...]).astype(np.int64)
+    codes = load(element["codes"]).astype(np.int64)
     if codes.ndim != 1 or (len(codes) and (codes.min() < -1 or codes.max() >= len(names))):
         raise ValueError(f"{element.name} has codes without a category")
     return [names[code] if code >= 0 else "" for code in codes]
@@ -101,11 +102,11 @@ def read_numbers(element: Any) -> npt.NDArray[np.float64]:
     if is_group(element) and "codes" in element:
         values = np.array([float(name) for name in _categorical(element)])
     elif is_group(element):
-        values = np.asarray(element["values"][...], dtype=np.float64)
-        if "mask" in element and np.any(np.asarray(element["mask"][...])):
+        values = load(element["values"]).astype(np.float64)
+        if "mask" in element and np.any(load(element["mask"])):
             raise ValueError(f"{element.name} has missing values")
     else:
-        values = np.asarray(element[...]).astype(np.float64)
+        values = load(element).astype(np.float64)
     if not np.all(np.isfinite(values)):
         raise ValueError(f"{element.name} has missing or infinite values")
     return values

@@ -75,6 +75,8 @@ class GeneIdentity:
     def merge(self, counts: sparse.csr_matrix) -> sparse.csr_matrix:
         """Sum the columns of one gene: ``(n_spots, n_columns)`` to ``(n_spots, n_genes)`` int32."""
         n_columns = len(self.columns)
+        if n_columns == len(self.table):  # keys are numbered in the order of the columns
+            return counts
         gather = sparse.csr_matrix(
             (np.ones(n_columns, dtype=np.int64), (np.arange(n_columns), self.columns)),
             shape=(n_columns, len(self.table)),

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
 from stretrieve.errors import InputNotFoundError, SectionError, StretrieveError, explain
 
 MAX_TOTAL_BYTES: Final = 64 << 30
+MAX_READ_BYTES: Final = 16 << 30
 _MAX_OBJECTS: Final = 100_000
 _MAX_DEPTH: Final = 32
 _MAX_CHUNK: Final = 1 << 30
@@ -166,6 +168,21 @@ def _product(shape: tuple[int, ...]) -> int:
     return total
 
 
+def load(element: Any) -> npt.NDArray[Any]:
+    """Return all values of an array of HDF5 or zarr.
+
+    Raises
+    ------
+    ValueError
+        When it is a group, or larger than any section needs.
+    """
+    if not hasattr(element, "shape"):
+        raise ValueError(f"{element.name} is a group, not an array")
+    if _product(element.shape) * element.dtype.itemsize > MAX_READ_BYTES:
+        raise ValueError(f"{element.name} has {element.shape} values")
+    return np.asarray(element[()])
+
+
 def read_text(dataset: Any) -> list[str]:
     """Return a one-dimensional dataset of strings, fixed or variable in length.
 
@@ -174,7 +191,7 @@ def read_text(dataset: Any) -> list[str]:
     ValueError
         When it is not a list of UTF-8 strings.
     """
-    values = np.asarray(dataset[()])
+    values = load(dataset)
     if values.ndim != 1 or values.dtype.kind not in "SO":
         raise ValueError(f"{dataset.name} is not a list of names")
     if values.dtype.kind == "S":

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from stretrieve.errors import SectionError, explain
 from stretrieve.spots.compressed import checked_csr
-from stretrieve.spots.hdf5 import HOSTILE_ERRORS, damaged, open_checked, read_text
+from stretrieve.spots.hdf5 import HOSTILE_ERRORS, damaged, load, open_checked, read_text
 from stretrieve.spots.raw import RawMatrix
 from stretrieve.spots.textio import MAX_TEXT_BYTES, read_lines
 
@@ -49,16 +49,16 @@ def read_10x_h5(path: Path) -> tuple[RawMatrix, tuple[str, ...]]:
         features = group["features"]
         ids, names = read_text(features["id"]), read_text(features["name"])
         kinds = read_text(features["feature_type"]) if "feature_type" in features else None
-        shape = tuple(int(n) for n in np.asarray(group["shape"][()]).ravel())
+        shape = tuple(int(n) for n in load(group["shape"]).ravel())
         if shape != (len(ids), len(barcodes)) or len(names) != len(ids):
             raise SectionError(
                 explain(path.name, got=f"shape {shape}", expected=f"({len(ids)}, {len(barcodes)})")
             )
         values = checked_csr(
             path.name,
-            group["data"][()],
-            group["indices"][()],
-            group["indptr"][()],
+            load(group["data"]),
+            load(group["indices"]),
+            load(group["indptr"]),
             shape=(len(barcodes), len(ids)),
         )
     return only_genes(path, RawMatrix(values, barcodes, ids, names), kinds)
