@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -10,13 +11,14 @@ import numpy.typing as npt
 from stretrieve._logging import get_logger
 from stretrieve.errors import SlideError, explain
 from stretrieve.slides.geometry import choose_level, plan_boxes
-from stretrieve.slides.limits import MAX_READ_PX
+from stretrieve.slides.limits import MAX_OVERVIEW_PX, MAX_READ_PX
 from stretrieve.slides.pool import ReaderPool
 
 _log = get_logger(__name__)
 _BLOCK_PX: Final = 2048
 _SMALLEST_PX: Final = 256
 _MAX_DEAD: Final = 256
+_TOLERATED: Final = 8
 
 
 class _Block(NamedTuple):
@@ -50,18 +52,19 @@ def read_overview(pool: ReaderPool, size: tuple[int, int]) -> npt.NDArray[np.uin
         raise SlideError(
             explain("overview", got=f"{width} x {height} px", expected=f"1 to {MAX_READ_PX} px")
         )
+    _check_cost(pool, size)
     picture = np.full((height, width, 3), 255, dtype=np.uint8)
     step = max(1, int(_BLOCK_PX / _level_px(pool, size)))
-    todo = [
+    todo = deque(
         _Block(top, min(top + step, height), left, min(left + step, width))
         for top in range(0, height, step)
         for left in range(0, width, step)
-    ]
+    )
     n_dead = 0
     n_read = 0
     reason = ""
     while todo:
-        block = todo.pop()
+        block = todo.popleft()
         fault = _read_block(pool, picture, block)
         if fault is None:
             n_read += 1
@@ -70,11 +73,26 @@ def read_overview(pool: ReaderPool, size: tuple[int, int]) -> npt.NDArray[np.uin
         quarters = [] if pool.header.whole_px else _quarters(block, _level_px(pool, size))
         todo += quarters
         n_dead += not quarters
-        if n_dead > _MAX_DEAD:
+        if n_dead > _MAX_DEAD or n_dead > max(_TOLERATED, n_read):
             break
     if n_dead:
         _report(pool, n_dead, n_read, reason)
     return picture
+
+
+def _check_cost(pool: ReaderPool, size: tuple[int, int]) -> None:
+    full = pool.header.levels[0]
+    level = choose_level(pool.header.downsamples, min(full[0] / size[0], full[1] / size[1]))
+    width, height = pool.header.levels[level]
+    if width * height > MAX_OVERVIEW_PX:
+        raise SlideError(
+            explain(
+                f"slide {str(pool.path)!r}",
+                got=f"{width} x {height} px to read for an overview",
+                expected=f"at most {MAX_OVERVIEW_PX} px",
+                remedy="the slide has no coarser level; convert it to a pyramidal TIFF",
+            )
+        )
 
 
 def _level_px(pool: ReaderPool, size: tuple[int, int]) -> float:
@@ -101,7 +119,7 @@ def _read_block(pool: ReaderPool, picture: npt.NDArray[np.uint8], block: _Block)
     shape = (block.right - block.left, block.bottom - block.top)
     jobs = plan_boxes(box, shape, pool.header.downsamples)
     out = np.empty((shape[1], shape[0], 3), dtype=np.uint8)
-    failed = pool.run(jobs, [out])
+    failed = pool.run(jobs, [out], retries=0)
     if failed:
         return failed[0]
     picture[block.top : block.bottom, block.left : block.right] = out
@@ -124,7 +142,7 @@ def _quarters(block: _Block, level_px: float) -> list[_Block]:
 
 def _report(pool: ReaderPool, n_dead: int, n_read: int, reason: str) -> None:
     what = f"slide {str(pool.path)!r}"
-    if n_dead > _MAX_DEAD or not n_read:
+    if n_dead > _MAX_DEAD or n_dead > max(_TOLERATED, n_read) or not n_read:
         raise SlideError(explain(what, got=f"pixels that cannot be read ({reason})"))
     _log.warning(
         "%s: %d parts of the overview cannot be read and are white (%s)", what, n_dead, reason

@@ -15,7 +15,12 @@ import numpy.typing as npt
 from stretrieve._logging import get_logger
 from stretrieve.errors import SlideError, explain
 from stretrieve.slides.limits import ReaderLimits
-from stretrieve.slides.process import DeadReaderError, ReaderFaultError, ReaderProcess
+from stretrieve.slides.process import (
+    DeadReaderError,
+    HungReaderError,
+    ReaderFaultError,
+    ReaderProcess,
+)
 from stretrieve.slides.protocol import Job
 from stretrieve.slides.readers.base import Header
 
@@ -47,6 +52,7 @@ class ReaderPool:
         self._warm: weakref.WeakSet[ReaderProcess] = weakref.WeakSet()
         self._n_live = 0
         self._n_crashes = 0
+        self._n_hangs = 0
         self._is_closed = False
         first = self._open()
         self._n_live = 1
@@ -72,13 +78,18 @@ class ReaderPool:
         raise SlideError(explain(self._name(), got="not opened"))
 
     def _count_crash(self, error: DeadReaderError) -> None:
+        hung = isinstance(error, HungReaderError)
         with self._free:
-            self._n_crashes += 1
-            n = self._n_crashes
+            self._n_hangs += hung
+            self._n_crashes += not hung
+            n_hangs, n_crashes = self._n_hangs, self._n_crashes
         _log.warning("%s: a reader process %s", self._name(), error)
-        if n > self._limits.max_crashes:
+        if n_hangs > self._limits.max_hangs or n_crashes > self._limits.max_crashes:
             raise SlideError(
-                explain(self._name(), got=f"{n} crashes or hangs, the last one {error}")
+                explain(
+                    self._name(),
+                    got=f"{n_crashes} crashes and {n_hangs} hangs, the last reader {error}",
+                )
             ) from error
 
     @contextlib.contextmanager
@@ -118,7 +129,12 @@ class ReaderPool:
             process.close()
 
     def run(
-        self, jobs: Sequence[Job], outs: Sequence[npt.NDArray[np.uint8]], *, max_processes: int = 1
+        self,
+        jobs: Sequence[Job],
+        outs: Sequence[npt.NDArray[np.uint8]],
+        *,
+        max_processes: int = 1,
+        retries: int | None = None,
     ) -> dict[int, str]:
         """Read regions in one reader process, waiting for a free one.
 
@@ -130,6 +146,8 @@ class ReaderPool:
             One array ``(out_height, out_width, 3)`` a job, to be filled.
         max_processes
             How many processes may live at once.
+        retries
+            How often a job is tried again; ``None`` for as often as the limits say.
 
         Returns
         -------
@@ -143,6 +161,7 @@ class ReaderPool:
         """
         reasons: dict[int, str] = {}
         tries = [0] * len(jobs)
+        allowed = self._limits.retries if retries is None else retries
         todo = list(range(len(jobs)))
         while todo:
             with self._borrow(1 if self.header.whole_px else max_processes) as process:
@@ -150,7 +169,7 @@ class ReaderPool:
             for index, reason in failed.items():
                 tries[index] += 1
                 reasons[index] = reason
-            again = [index for index in failed if tries[index] <= self._limits.retries]
+            again = [index for index in failed if tries[index] <= allowed]
             todo = again + left
             for index in again:
                 del reasons[index]

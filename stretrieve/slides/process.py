@@ -43,6 +43,10 @@ class DeadReaderError(Exception):
     """A reader process crashed or did not answer in time; it is gone."""
 
 
+class HungReaderError(DeadReaderError):
+    """A reader process did not answer in time; it is gone."""
+
+
 class ReaderFaultError(Exception):
     """A reader process refused a file or could not read a region; it is alive."""
 
@@ -100,7 +104,7 @@ class ReaderProcess:
             send_message(self._channel, {"path": os.fsencode(path.resolve()).hex()})
             reply = receive_message(self._channel)
         except (ClosedError, TimeoutError, ValueError) as error:
-            raise DeadReaderError(self._obituary(error, timeout_s)) from error
+            raise self._obituary(error, timeout_s) from error
         except BaseException:
             self.close()
             raise
@@ -122,7 +126,7 @@ class ReaderProcess:
         try:
             send_message(self._channel, {"jobs": len(jobs)}, payload)
         except (ClosedError, TimeoutError) as error:
-            raise DeadReaderError(self._obituary(error, _END_S)) from error
+            raise self._obituary(error, _END_S) from error
 
     def fetch(self, out: npt.NDArray[np.uint8], *, timeout_s: float) -> None:
         """Receive the pixels of the next job.
@@ -150,20 +154,20 @@ class ReaderProcess:
                 )
             _receive_pixels(self._channel, n_bytes, out)
         except (ClosedError, TimeoutError) as error:
-            raise DeadReaderError(self._obituary(error, timeout_s)) from error
+            raise self._obituary(error, timeout_s) from error
 
-    def _obituary(self, error: Exception, timeout_s: float) -> str:
+    def _obituary(self, error: Exception, timeout_s: float) -> DeadReaderError:
         """End the process and say what it died of."""
         if isinstance(error, TimeoutError):
             self.close()
-            return f"did not answer within {timeout_s:g} s"
+            return HungReaderError(f"did not answer within {timeout_s:g} s")
         try:
             code = self._process.wait(timeout=_END_S)
         except subprocess.TimeoutExpired:
             code = 0
         remark = self._last_remark()
         self.close()
-        return f"crashed ({_cause(code)}){remark and ': '}{remark}"
+        return DeadReaderError(f"crashed ({_cause(code)}){remark and ': '}{remark}")
 
     def _last_remark(self) -> str:
         end = self._remarks.seek(0, os.SEEK_END)

@@ -260,3 +260,48 @@ def test_a_dead_reader_says_what_it_died_of(pyramid: Path) -> None:
         reader.request([])
         reader.fetch(np.empty((1, 1, 3), np.uint8), timeout_s=5)
     assert not reader.is_alive
+
+
+def test_a_slide_that_hangs_again_and_again_is_given_up(pyramid: Path, misbehave) -> None:
+    misbehave(read="x > 100 and time.sleep(60)")
+    limits = ReaderLimits(read_timeout_s=0.5, max_hangs=2)
+    with open_slide(pyramid, limits=limits) as slide, pytest.raises(SlideError, match="3 hangs"):
+        statuses(slide)
+
+
+def test_a_header_that_declares_more_than_its_bytes_can_hold_is_refused(
+    shared_data, tmp_path
+) -> None:
+    """An image of 2 Gpx in 2 MB would take minutes to look at, most of it empty."""
+    path = tmp_path / "a.svs"
+    path.write_bytes((shared_data / "data/wsi/aperio/CMU-1-Small-Region.svs").read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        entry = tiff.pages[0].tags[257].offset
+    data = bytearray(path.read_bytes())
+    data[entry + 2 : entry + 12] = b"\4\0\1\0\0\0" + (1_000_000).to_bytes(4, "little")
+    path.write_bytes(data)
+    with pytest.raises(SlideError, match="1000 px a byte") as caught:
+        open_slide(path)
+    one_line(caught.value)
+
+
+def test_a_mostly_dead_slide_is_given_up_soon(tmp_path: Path) -> None:
+    path = dead_tiles(
+        write_pyramid(tmp_path / "a.tiff", tissue_picture(), levels=1), list(range(18))
+    )
+    with open_slide(path) as slide, pytest.raises(SlideError, match="cannot be read"):
+        slide.overview((640, 480))
+
+
+def test_a_dead_corner_leaves_the_rest_of_an_overview(tmp_path: Path, caplog) -> None:
+    path = write_pyramid(tmp_path / "a.tiff", tissue_picture(), levels=1)
+    with open_slide(path) as slide:
+        whole = slide.overview((320, 240))
+    dead_tiles(path, [0])
+    with open_slide(path) as slide:
+        damaged = slide.overview((320, 240))
+    assert "cannot be read and are white" in caplog.text
+    changed = (damaged != whole).any(axis=2)
+    assert changed[:130, :130].mean() > 0
+    assert not changed[140:].any()
+    assert not changed[:, 180:].any()

@@ -52,6 +52,7 @@ class RasterReader:
         self._path = path
         self._formats = formats
         self._image: Image.Image | None = None
+        self._fault: ReaderError | None = None
         found = self._probe()
         self.header = header or found
 
@@ -88,11 +89,14 @@ class RasterReader:
             image.load()  # closes the file as well
             return _rgb_on_white(image)
         except _FAULTS as error:
-            raise ReaderError(f"pixels cannot be decoded ({error})") from error
+            self._fault = ReaderError(f"pixels cannot be decoded ({error})")
+            raise self._fault from error
 
     def read(self, level: int, xy: tuple[int, int], size: tuple[int, int]) -> Image.Image:
         """Return one region as an RGB image; outside of the image it is white."""
         del level
+        if self._fault is not None:
+            raise self._fault
         if self._image is None:
             self._image = self._decode()
         return crop_on_white(self._image, xy, size)
