@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +16,12 @@ from stretrieve.config import settings_to_dict
 from stretrieve.embedders import create_embedder, load_embedder
 from stretrieve.embedders.base import Embedder, SectionPatches
 from stretrieve.embedders.data import collect_patches
-from stretrieve.errors import InputError
+from stretrieve.errors import InputError, OutputExistsError, StretrieveError, explain
 from stretrieve.reference.cache import LazyPatches, SectionCache
 from stretrieve.reference.commit import Made, commit_version, embedder_entry
 from stretrieve.reference.derive import MODALITIES
 from stretrieve.reference.embed import section_record, spot_rows
-from stretrieve.reference.layout import Layout
+from stretrieve.reference.layout import delete
 from stretrieve.reference.reference import Reference
 from stretrieve.reference.settings import BuildSettings
 from stretrieve.reference.source import SectionSource, open_source
@@ -37,6 +36,7 @@ def build_reference(
     *,
     settings: BuildSettings | None = None,
     resume: bool = False,
+    storage_options: Mapping[str, str] | None = None,
     progress: Progress = SILENT,
 ) -> Reference:
     """Build a reference: patches, embedder, embeddings, store, indexes, and last the manifest.
@@ -53,6 +53,8 @@ def build_reference(
         How to build it.
     resume
         Go on with an interrupted build of the same input.
+    storage_options
+        Credentials and endpoint when ``settings.store_uri`` names an object store.
     progress
         Told of every step.
 
@@ -74,9 +76,30 @@ def build_reference(
     embedder = create_embedder(settings.embedder, settings.embedder_config)
     with open_work(out, source=source.digest(), settings=plain, resume=resume) as work:
         if not out.exists() and not work.reference.manifest.is_file():
-            _build(work, source, embedder, settings, progress)
+            _check_store_place(work, settings, storage_options)
+            _build(work, source, embedder, settings, storage_options, progress)
         work.finish()
-    return Reference.open(out)
+    return Reference.open(out, storage_options=storage_options)
+
+
+def _check_store_place(
+    work: WorkFolder, settings: BuildSettings, storage_options: Mapping[str, str] | None
+) -> None:
+    """Refuse an object store that holds other tables, or on which commits can be lost."""
+    uri = settings.store_uri
+    if not uri or work.resumed:
+        return
+    try:
+        if SpotStore.is_occupied(uri, storage_options=storage_options):
+            raise OutputExistsError(
+                explain(
+                    "store", got=f"{uri}, which holds tables", remedy="choose another store_uri"
+                )
+            )
+        SpotStore.probe(uri, storage_options=storage_options)
+    except StretrieveError:
+        delete(work.path)
+        raise
 
 
 def _build(
@@ -84,13 +107,14 @@ def _build(
     source: SectionSource,
     embedder: Embedder,
     settings: BuildSettings,
+    storage_options: Mapping[str, str] | None,
     progress: Progress,
 ) -> None:
     cache = SectionCache(work.sections)
     try:
         _read(source, cache, progress)
     except InputError:
-        shutil.rmtree(work.path)
+        delete(work.path)
         raise
 
     def open_one(name: str) -> SectionPatches:
@@ -105,10 +129,12 @@ def _build(
 
     patches = LazyPatches(source.names, open_one)
     fitted = _fit(work, embedder, patches, settings, progress)
-    store = _open_store(work.reference, fitted, (cache.get(name) for name in source.names))
+    uri = settings.store_uri or keys.LANCE
+    sections = (cache.get(name) for name in source.names)
+    store = _open_store(work.reference.store_uri(uri), fitted, sections, storage_options)
     write_sections(store, fitted, patches, settings, progress=progress)
     made = Made(settings_to_dict(settings), embedder_entry(fitted, work.reference), settings.recipe)
-    commit_version(work.reference, store, made, change="built", uri=keys.LANCE, progress=progress)
+    commit_version(work.reference, store, made, change="built", uri=uri, progress=progress)
 
 
 def _read(source: SectionSource, cache: SectionCache, progress: Progress) -> None:
@@ -146,14 +172,19 @@ def _fit(
     return load_embedder(folder)
 
 
-def _open_store(layout: Layout, embedder: Embedder, sections: Iterable[Section]) -> SpotStore:
-    uri = layout.store_uri(keys.LANCE)
-    if SpotStore.exists(uri):
-        store = SpotStore(uri)
+def _open_store(
+    uri: str,
+    embedder: Embedder,
+    sections: Iterable[Section],
+    storage_options: Mapping[str, str] | None,
+) -> SpotStore:
+    if SpotStore.exists(uri, storage_options=storage_options):
+        store = SpotStore(uri, storage_options=storage_options)
         store.discard_uncommitted()
         return store
     dims = dict.fromkeys(MODALITIES.values(), embedder.dim)
-    return SpotStore.create(uri, dims=dims, genes=gene_union(sections))
+    genes = gene_union(sections)
+    return SpotStore.create(uri, dims=dims, genes=genes, storage_options=storage_options)
 
 
 def gene_union(sections: Iterable[Section]) -> pd.DataFrame:

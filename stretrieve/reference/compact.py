@@ -107,7 +107,9 @@ def copy_store(
     storage_options: Mapping[str, str] | None = None,
     progress: Progress = SILENT,
 ) -> SpotStore:
-    """Copy a store row by row into a fresh one, its sections in order, every row checked.
+    """Copy a store into a fresh one, its sections in order, every row checked.
+
+    Genes that no section measures any more are left out.
 
     Parameters
     ----------
@@ -120,10 +122,9 @@ def copy_store(
     progress
         Told of every section.
     """
+    genes = store.genes[store.measured().any(axis=0)]
     crash_point("create the fresh store")
-    fresh = SpotStore.create(
-        uri, dims=store.dims, genes=store.genes, storage_options=storage_options
-    )
+    fresh = SpotStore.create(uri, dims=store.dims, genes=genes, storage_options=storage_options)
     records = store.sections()
     with progress.task("copying sections", len(records)) as task:
         for record in records:

@@ -100,6 +100,17 @@ class Reference:
         manifest, pin = pin_version(layout, tag)
         return cls(layout, manifest, tag=tag, pin=pin, storage_options=storage_options)
 
+    def close(self) -> None:
+        """Let go of the version: compaction may delete it, and reads of it may fail from then on."""
+        if self._pin is not None:
+            self._pin.close()
+
+    def __enter__(self) -> Reference:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     # what it holds -----------------------------------------------------------------------------
 
     @property

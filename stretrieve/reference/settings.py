@@ -8,6 +8,7 @@ from typing import Any
 
 from stretrieve.errors import ConfigError, explain
 from stretrieve.indexes.recipes import AUTO, load_recipe
+from stretrieve.reference.layout import is_remote
 from stretrieve.training import TrainSettings
 
 
@@ -30,6 +31,10 @@ class BuildSettings:
         ``train.seed`` is given.
     thumbnail_px
         Side of the stored patch images in pixels.
+    store_uri
+        Object-store URI for the LanceDB tables (``s3://bucket/name``), the rest of the reference
+        staying in its folder; empty keeps them there as well. Credentials come from the environment
+        or from ``storage_options``, never from here.
     workers
         Processes that decode patches.
     batch_size
@@ -47,10 +52,15 @@ class BuildSettings:
     recipe: str = AUTO
     seed: int = 0
     thumbnail_px: int = 64
+    store_uri: str = ""
     workers: int = 1
     batch_size: int = 64
 
     def __post_init__(self) -> None:
+        if self.store_uri and not is_remote(self.store_uri):
+            raise ConfigError(
+                explain("store_uri", got=self.store_uri, expected="a URI such as s3://bucket/name")
+            )
         if self.recipe != AUTO:
             load_recipe(self.recipe)
         for name, low in (("thumbnail_px", 8), ("workers", 1), ("batch_size", 1)):

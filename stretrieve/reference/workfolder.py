@@ -27,9 +27,12 @@ class WorkFolder:
     ----------
     out
         Where the reference shall be.
+    resumed
+        Whether an earlier process has begun the build.
     """
 
     out: Path
+    resumed: bool = False
 
     @property
     def path(self) -> Path:
@@ -96,8 +99,8 @@ def open_work(
     BusyError
         When another process is building the same reference.
     """
-    work = WorkFolder(out)
-    begun = work.path.is_dir()
+    begun = WorkFolder(out).path.is_dir()
+    work = WorkFolder(out, resumed=begun and WorkFolder(out).journal.is_file())
     if out.exists() and not (resume and begun):
         raise OutputExistsError(
             explain(

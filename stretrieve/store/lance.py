@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 ROW_ID = "_rowid"
+_PROBE = "stretrieve_probe"
+_PROBE_ROWS = 3
 
 
 @contextlib.contextmanager
@@ -182,3 +184,40 @@ def drop_tables(database: Any) -> None:
     with lance_errors("emptying the store"):
         for name in table_names(database):
             database.drop_table(name)
+
+
+def probe_commits(database: Any, uri: str) -> None:
+    """Check that two commits against the same version of a table are both kept.
+
+    Parameters
+    ----------
+    database
+        Open LanceDB connection to a place without tables.
+    uri
+        Where it is, for the message.
+
+    Raises
+    ------
+    InputError
+        When a commit is lost.
+    """
+    import pyarrow as pa
+
+    row = pa.table({"probe": [1]})
+    with lance_errors(f"store {uri}"):
+        database.create_table(_PROBE, row)
+        try:
+            one, two = database.open_table(_PROBE), database.open_table(_PROBE)
+            one.add(row)
+            two.add(row)
+            kept = database.open_table(_PROBE).count_rows()
+        finally:
+            database.drop_table(_PROBE)
+    if kept != _PROBE_ROWS:
+        raise InputError(
+            explain(
+                f"store {uri}",
+                got="a place that loses one of two commits",
+                expected="an object store with conditional writes (If-None-Match)",
+            )
+        )

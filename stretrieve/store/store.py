@@ -17,7 +17,13 @@ from stretrieve._failpoints import crash_point
 from stretrieve.errors import ChecksumError, GenePanelError, SectionError, explain
 from stretrieve.store import checksums, read, schema
 from stretrieve.store.filters import Equals, IsIn
-from stretrieve.store.lance import LanceTable, connect, drop_tables, table_names
+from stretrieve.store.lance import (
+    LanceTable,
+    connect,
+    drop_tables,
+    probe_commits,
+    table_names,
+)
 from stretrieve.store.records import GeneRecords, SectionRecord, SpotRows, unpack_bits
 
 
@@ -108,6 +114,22 @@ class SpotStore:
         if not set(schema.PRIMARY_KEYS) <= set(table_names(database)):
             return False
         return len(LanceTable(database, keys.TABLE_GENES)) > 0
+
+    @classmethod
+    def is_occupied(cls, uri: str, *, storage_options: Mapping[str, str] | None = None) -> bool:
+        """Whether there are tables at a URI."""
+        return bool(table_names(connect(uri, storage_options=storage_options)))
+
+    @classmethod
+    def probe(cls, uri: str, *, storage_options: Mapping[str, str] | None = None) -> None:
+        """Check that a place keeps both of two commits made against the same version.
+
+        Raises
+        ------
+        InputError
+            When one is lost, as in object stores without conditional writes.
+        """
+        probe_commits(connect(uri, storage_options=storage_options), uri)
 
     @classmethod
     def drop(cls, uri: str, *, storage_options: Mapping[str, str] | None = None) -> None:

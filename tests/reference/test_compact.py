@@ -44,6 +44,7 @@ def test_what_was_withdrawn_is_gone_from_every_file(ref, new_section):
     assert done.manifest.content_digest == digest
     assert verify_reference(ref).ok
     assert not (ref / "lance").exists()
+    assert list(Reference.open(ref).genes.index) == [f"G{i:02d}" for i in range(45)]
 
 
 def test_answers_are_the_same_after_compaction(ref, new_section):
