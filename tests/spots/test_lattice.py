@@ -60,12 +60,13 @@ def test_any_rotation_and_mirror_gives_the_size(
     assert size.source is MppSource.GRID
 
 
-def test_pixels_that_are_not_square_are_found_on_the_interleaved_array() -> None:
+@pytest.mark.parametrize("angle", [0.0, np.pi / 2, 0.4])
+def test_pixels_that_are_not_square_are_found_on_the_interleaved_array(angle: float) -> None:
     array = np.array(
         [(x, y) for x in range(30) for y in range(30) if (x + y) % 2 == 0], dtype=float
     )
     assert st_lattice(array) is ST_2K
-    xy = place(array, (100, 100), (4.63, 4.16), 0.0)
+    xy = place(array, (100, 100), (4.63, 4.16), angle)
     size = pixel_size_from_lattice(xy, array, st_lattice(array))
     assert (size.x, size.y) == pytest.approx((4.63, 4.16), rel=1e-6)
 

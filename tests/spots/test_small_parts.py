@@ -216,6 +216,12 @@ def test_variable_genes_are_those_that_differ_between_spots() -> None:
     assert sorted(found) == [f"g{i:03d}" for i in range(10)]
 
 
+def test_the_median_section_decides_not_the_first() -> None:
+    odd = made_up(9)[0][:, ::-1]
+    sections = [section(odd, made_up(0)[1]), *(section(*made_up(seed)) for seed in range(3))]
+    assert sorted(highly_variable_genes(sections, 10)) == [f"g{i:03d}" for i in range(10)]
+
+
 def test_only_shared_genes_are_chosen_whatever_the_order() -> None:
     counts, genes = made_up(0)
     one, two = section(counts, genes), section(counts[:, ::-1], genes[::-1])
