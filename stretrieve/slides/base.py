@@ -37,6 +37,8 @@ class Slide:
         The reader processes.
     pixel_size
         Size of a level-0 pixel.
+    limits
+        Timeouts, retries, and how many patches may fail.
     """
 
     def __init__(self, pool: ReaderPool, pixel_size: PixelSize, limits: ReaderLimits) -> None:

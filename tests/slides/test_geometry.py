@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stretrieve.errors import ShapeError, SlideError
@@ -41,6 +41,7 @@ def test_pixels_of_the_slide_itself_are_taken_untouched() -> None:
     assert job == (0, 10, 20, 32, 32, 0, 0, 32, 32, 32, 32)
 
 
+@settings(deadline=None)
 @given(
     corner=st.tuples(st.floats(-500, 5000), st.floats(-500, 5000)),
     side=st.floats(8, 3000),

@@ -20,7 +20,7 @@ from stretrieve.specs import PatchSpec, PatchView
 from tests.slides.pictures import tissue_picture, write_pyramid
 
 SPEC = PatchSpec((PatchView(32, 0.5),))
-QUICK = ReaderLimits(open_timeout_s=5, read_timeout_s=1.0)
+QUICK = ReaderLimits(open_timeout_s=5, read_timeout_s=1.5)
 CENTRES = np.stack(np.meshgrid(np.arange(32, 600, 64), np.arange(32, 400, 64)), -1).reshape(-1, 2)
 
 
