@@ -45,7 +45,9 @@ def read_parquet_columns(path: Path, columns: tuple[str, ...], *, max_rows: int 
                         path.name, got=f"{file.metadata.num_rows} rows", expected=f"≤ {max_rows}"
                     )
                 )
-            return file.read(columns=list(columns), use_threads=False)
+            table = file.read(columns=list(columns), use_threads=False)
+            table.validate(full=True)
+            return table
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise SectionError(
             explain(path.name, got=str(error)[:160], expected="a readable parquet file")

@@ -101,6 +101,16 @@ def test_parquet_positions_that_are_refused(tmp_path: Path) -> None:
         read_spot_positions(tmp_path / "r.parquet")
 
 
+def test_parquet_with_names_that_are_no_text(tmp_path: Path) -> None:
+    name = toy().barcodes[0].encode()
+    positions(toy()).to_parquet(tmp_path / "p.parquet", compression=None)
+    data = (tmp_path / "p.parquet").read_bytes()
+    assert name in data
+    (tmp_path / "p.parquet").write_bytes(data.replace(name, b"\xf9" + name[1:]))
+    with pytest.raises(SectionError, match="parquet"):
+        read_spot_positions(tmp_path / "p.parquet")
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_image_sizes_from_the_header(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"i{suffix}"

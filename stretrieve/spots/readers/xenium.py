@@ -144,6 +144,7 @@ def _transcripts(
     try:
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=columns, use_threads=False):
+                batch.validate(full=True)
                 which = pc.index_in(batch.column("feature_name").cast(pa.string()), value_set=names)
                 index = which.fill_null(-1).to_numpy(zero_copy_only=False)
                 quality = batch.column("qv").to_numpy(zero_copy_only=False)
