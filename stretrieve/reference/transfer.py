@@ -33,6 +33,7 @@ from stretrieve.reference.commit import Made, commit_version
 from stretrieve.reference.layout import Layout
 from stretrieve.reference.manifest import Manifest, read_manifest
 from stretrieve.reference.reference import Reference
+from stretrieve.reference.resources import typed_os_errors
 from stretrieve.reference.workfolder import WorkFolder, open_work
 from stretrieve.store import SpotStore
 from stretrieve.store.exchange import read_gene_table, read_section, write_gene_table, write_section
@@ -79,6 +80,7 @@ def export_reference(
     reference = Reference.open(root, tag=tag, storage_options=storage_options)
     check_embedder(reference.layout, reference.manifest)
     with (
+        typed_os_errors(f"export to {out.name}"),
         atomic_path(out) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
         tempfile.TemporaryDirectory(dir=out.parent) as folder,

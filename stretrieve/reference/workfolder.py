@@ -15,6 +15,7 @@ from stretrieve._files import write_json
 from stretrieve.errors import ConfigError, OutputExistsError, explain
 from stretrieve.reference.layout import Layout, delete
 from stretrieve.reference.locks import writer_lock
+from stretrieve.reference.resources import typed_os_errors
 
 _FREE_TO_CHANGE = ("recipe", "workers", "batch_size")
 
@@ -107,8 +108,12 @@ def open_work(
                 "output", got=f"{out}, which exists", remedy="choose another --out or remove it"
             )
         )
-    work.path.mkdir(parents=True, exist_ok=True)
-    with writer_lock(work.path / "lock", what=f"build of {out.name}"):
+    with typed_os_errors(f"build of {out.name}"):
+        work.path.mkdir(parents=True, exist_ok=True)
+    with (
+        typed_os_errors(f"build of {out.name}"),
+        writer_lock(work.path / "lock", what=f"build of {out.name}"),
+    ):
         if begun and not resume:
             raise OutputExistsError(
                 explain(

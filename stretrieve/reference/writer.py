@@ -17,6 +17,7 @@ from stretrieve.reference.commit import Made, commit_version
 from stretrieve.reference.layout import Layout, delete, is_remote, version_name
 from stretrieve.reference.locks import claimed, writer_lock
 from stretrieve.reference.manifest import Manifest, read_manifest
+from stretrieve.reference.resources import typed_os_errors
 from stretrieve.reference.versions import find_manifest, read_tags
 from stretrieve.store import SpotStore
 
@@ -101,7 +102,8 @@ def open_writer(
     """
     layout = Layout(Path(root))
     find_manifest(layout)
-    with writer_lock(layout.lock, what=f"reference {layout.root}", wait_s=wait_s):
+    what = f"reference {layout.root}"
+    with typed_os_errors(what), writer_lock(layout.lock, what=what, wait_s=wait_s):
         manifest = find_manifest(layout)
         options = dict(storage_options or {})
         clear_remains(layout, manifest)
