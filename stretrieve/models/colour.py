@@ -89,7 +89,9 @@ def _stain_densities(rgb: Images) -> Images:
 
 def _moments(images: Images, quantiles: tuple[float, ...]) -> Images:
     flat = images.reshape(len(images), -1, images.shape[-1])
-    statistics = np.stack([flat.mean(axis=1), flat.std(axis=1)], axis=-1)
+    statistics = np.stack(
+        [flat.mean(axis=1, dtype=np.float64), flat.std(axis=1, dtype=np.float64)], axis=-1
+    )
     spread = np.moveaxis(np.quantile(flat, quantiles, axis=1), 0, -1)
     joined = np.concatenate([statistics, spread.astype(np.float32)], axis=-1)
     return joined.reshape(len(images), -1)

@@ -99,7 +99,7 @@ def _timm(backbone: str, weights: str, seed: int, model_kwargs: Mapping[str, Any
             pretrained=state is not None,
             num_classes=0,
             pretrained_cfg_overlay=extra or None,
-            **_with_layers(kwargs),
+            **layer_kwargs(kwargs),
         )
         return network
 
@@ -121,7 +121,7 @@ def _timm(backbone: str, weights: str, seed: int, model_kwargs: Mapping[str, Any
     )
 
 
-def _with_layers(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+def layer_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments with layers that are named in plain data turned into classes."""
     from timm.layers.mlp import Mlp, SwiGLUPacked
 
@@ -227,18 +227,20 @@ def _open_clip_pretrained(name: str, tag: str) -> WeightFiles:
 
 
 def _make_checked(make: _Make, files: WeightFiles, *, name: str, seed: int) -> nn.Module:
-    """Build the network; refuse weights that leave a part of it at its random start."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            network = make(None)
-        except (TypeError, RuntimeError, ValueError) as error:
-            raise ConfigError(explain(f"backbone {name!r}", got=error)) from error
+    """Build the network; refuse weights that leave a part of it at its random start.
+
+    Both networks start from the same random numbers, so that what loading leaves out stays equal.
+    """
+    try:
+        network = _seeded(make, None, seed)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ConfigError(explain(f"backbone {name!r}", got=error)) from error
     if files.file is None:
         return network
-    start = {key: value.clone() for key, value in network.state_dict().items()}
+    state = read_safetensors(files.file)
+    start = network.state_dict()
     try:
-        loaded = make(read_safetensors(files.file))
+        loaded = _seeded(make, state, seed)
     except (RuntimeError, KeyError, ValueError) as error:
         raise EmbedderMismatchError(
             explain(f"weights {_label(files.file)}", got=error, expected=f"weights of {name}")
@@ -253,6 +255,12 @@ def _make_checked(make: _Make, files: WeightFiles, *, name: str, seed: int) -> n
             )
         )
     return loaded
+
+
+def _seeded(make: _Make, state: dict[str, Tensor] | None, seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make(state)
 
 
 def _untouched(start: Tensor, loaded: Tensor) -> bool:
