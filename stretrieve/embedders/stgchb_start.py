@@ -156,6 +156,7 @@ def start_heads(
         [spots - middle for _, spots in codes],
         groups=groups,
         settings=settings,
+        common_scale=True,
     )
     image_map = joint.image_map / joint.feature_scale[:, None]
     _start(model.image_projection, image_map, joint.feature_mean)

@@ -115,6 +115,7 @@ def fit_joint_space(
     *,
     groups: Sequence[str],
     settings: JointSettings,
+    common_scale: bool = False,
 ) -> JointSpace:
     """Fit both maps on training sections.
 
@@ -128,6 +129,9 @@ def fit_joint_space(
         Patient of each section; ``alpha`` is chosen across them.
     settings
         Method, width, penalty.
+    common_scale
+        Divide all features by one number instead of each by its own standard deviation; for codes
+        whose spread tells how much they mean.
 
     Raises
     ------
@@ -148,6 +152,8 @@ def fit_joint_space(
     x, y = np.concatenate(images), np.concatenate(spots)
     mean, scale = x.mean(axis=0), x.std(axis=0)
     scale = np.where(scale > 1e-8 * max(1.0, float(np.abs(mean).max())), scale, np.inf)
+    if common_scale:
+        scale = np.full_like(scale, np.sqrt(np.mean(x.var(axis=0))) or np.inf)
     x = (x - mean) / scale
     folds = _folds(sizes, groups)
     alpha = settings.alpha or _choose_alpha(x, y, folds, settings)

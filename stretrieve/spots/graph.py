@@ -131,6 +131,8 @@ class GraphSettings:
         Every edge in both directions.
     normalised
         Scale by both degrees, so that rim and centre of a tissue look alike.
+    self_weight
+        Weight of a spot's edge to itself beside 1 of every other (before normalisation).
     """
 
     n_neighbors: int = 6
@@ -139,9 +141,10 @@ class GraphSettings:
     tie_tolerance: float = 0.05
     symmetric: bool = True
     normalised: bool = True
+    self_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        values = (self.radius_um, self.longest_um, self.tie_tolerance)
+        values = (self.radius_um, self.longest_um, self.tie_tolerance, self.self_weight)
         if self.n_neighbors < 1 or min(values) < 0:
             raise ConfigError(
                 explain("graph settings", got=self, expected="1 or more neighbours, lengths >= 0")
@@ -162,6 +165,8 @@ class GraphSettings:
                 graph = drop_long_edges(graph, xy_um, longest=self.longest_um)
         if self.symmetric:
             graph = symmetrise(graph)
+        if self.self_weight != 1:
+            graph.setdiag(np.float32(self.self_weight))
         return normalise(graph) if self.normalised else graph
 
 
