@@ -1,4 +1,4 @@
-"""Maps and reports of predictions."""
+"""Maps of predictions; :mod:`stretrieve.report.demo` shows the whole path on simulated tissue."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ BAR_STEPS_UM = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 _BAR_SHARE = 0.25
 _DOT_SHARE = 0.94
 _DOT_UM = 55.0
+_MAX_PX = 900
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,23 @@ def _thumbnail(adata: Any) -> tuple[str, npt.NDArray[np.uint8] | None, float]:
         pixels = np.asarray(image)
         if pixels.dtype != np.uint8:
             pixels = (255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-        return str(name), pixels[..., :3], float(scale)
+        pixels, shrunk = _shrink(pixels[..., :3])
+        return str(name), pixels, float(scale) * shrunk
     return "", None, 1.0
+
+
+def _shrink(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
+    """Return the picture at most as large as a panel shows it, and by how much it shrank."""
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    factor = _MAX_PX / max(height, width)
+    if factor >= 1.0:
+        return pixels, 1.0
+    small = Image.fromarray(pixels).resize(
+        (round(width * factor), round(height * factor)), Image.Resampling.BOX
+    )
+    return np.asarray(small, dtype=np.uint8), small.width / width
 
 
 def _mpp(adata: Any) -> float | None:
