@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from stretrieve.simulation.write import write_section
 
 REFERENCE_SECTIONS = (("donor1_a", "donor1"), ("donor1_b", "donor1"), ("donor2_a", "donor2"))
 QUERY_SECTION = ("donor3_a", "donor3")
+_THREADS = 2
 _SHEET = "reference.csv"
 _TRUTH = "truth.h5ad"
 _README = """Simulated tissue, made by `stretrieve demo`. Pictures, counts and gene names are invented.
@@ -92,13 +95,11 @@ def write_demo_data(
     with (
         atomic_path(folder) as temporary,
         progress.task("simulate sections", len(sections)) as task,
+        ThreadPoolExecutor(_THREADS) as pool,
     ):
         temporary.mkdir()
-        for name, donor in sections:
-            section = simulate_section(name, donor=donor, seed=seed, settings=settings)
-            write_section(section, temporary / name)
-            if name == QUERY_SECTION[0]:
-                _write_truth(section, temporary / _TRUTH)
+        write = partial(_write, folder=temporary, seed=seed, settings=settings)
+        for name in pool.map(write, sections):
             task.advance(note=name)
         _write_sheet(temporary / _SHEET)
         (temporary / "README.txt").write_text(_README)
@@ -116,6 +117,18 @@ def demo_data(folder: Path) -> DemoData:
         query_patient=donor,
         truth=folder / _TRUTH,
     )
+
+
+def _write(
+    named: tuple[str, str], *, folder: Path, seed: int, settings: TissueSettings | None
+) -> str:
+    """Simulate and write one section; return its name."""
+    name, donor = named
+    section = simulate_section(name, donor=donor, seed=seed, settings=settings)
+    write_section(section, folder / name)
+    if named == QUERY_SECTION:
+        _write_truth(section, folder / _TRUTH)
+    return name
 
 
 def _write_sheet(path: Path) -> None:

@@ -178,7 +178,7 @@ def _expose(
     """Turn optical densities into pixels (Beer-Lambert), with the blur and noise of a scanner."""
     haematoxylin = ndimage.gaussian_filter(haematoxylin, 0.6) * stain.strengths[0]
     eosin = eosin * stain.strengths[1]
-    grain = rng.normal(0.0, 1.6, haematoxylin.shape).astype(np.float32)
+    grain = 1.6 * rng.standard_normal(haematoxylin.shape, dtype=np.float32)
     out = np.empty((*haematoxylin.shape, 3), dtype=np.uint8)
     for channel in range(3):
         density = haematoxylin * stain.haematoxylin[channel] + eosin * stain.eosin[channel]

@@ -32,8 +32,8 @@ class TissueSettings:
     donor_sigma
         Standard deviation of a donor's log expression offset of each gene.
     stain_shift
-        How far donors' stains lie from each other; 0 for one stain, 1 for the spread between
-        laboratories.
+        How far donors' stains lie from each other: 0 for one stain, 0.4 for one laboratory on
+        different days, 1 for different laboratories.
     panel_seed
         Seed of the expression programmes, shared by all sections that are to be compared.
     """
@@ -45,7 +45,7 @@ class TissueSettings:
     library_sigma: float = 0.35
     dispersion: float = 0.12
     donor_sigma: float = 0.25
-    stain_shift: float = 1.0
+    stain_shift: float = 0.4
     panel_seed: int = 7
 
     def __post_init__(self) -> None:

@@ -101,7 +101,7 @@ def write_pyramid(image: npt.NDArray[np.uint8], path: Path, *, mpp: float) -> No
                 photometric="rgb",
                 tile=(TILE_PX, TILE_PX),
                 compression="zlib",
-                compressionargs={"level": 4},
+                compressionargs={"level": 1},
                 subfiletype=1 if level else 0,
                 resolution=(1e4 / (mpp * factor), 1e4 / (mpp * factor)),
                 resolutionunit="CENTIMETER",
