@@ -14,6 +14,9 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
+NEGLIGIBLE = 1e-12
+"""A neighbour of this weight or less does not vote (weights of a query sum to 1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Imputed:
@@ -59,7 +62,7 @@ class WeightMatrix:
             raise ShapeError(
                 explain("neighbour weights", got=weights.shape, expected=f"{indices.shape}")
             )
-        rows, columns = np.nonzero((indices >= 0) & (weights > 0))
+        rows, columns = np.nonzero((indices >= 0) & (weights > NEGLIGIBLE))
         used, inverse = np.unique(indices[rows, columns], return_inverse=True)
         matrix = sparse.csr_matrix(
             (weights[rows, columns], (rows, inverse.ravel())), shape=(len(indices), len(used))

@@ -14,6 +14,7 @@ from stretrieve import keys
 from stretrieve._files import atomic_path
 from stretrieve.errors import InputError, OutputExistsError, explain
 from stretrieve.query.expression import ExpressionSource
+from stretrieve.query.impute import NEGLIGIBLE
 from stretrieve.query.output import DISCLAIMER
 from stretrieve.reference import Reference
 
@@ -69,7 +70,7 @@ class QueryResult:
             pd.Index(self._reference.spots[keys.SPOT_UID]).get_indexer(uids)
         ].to_numpy()
         values, measured = self._source.values(positions, [self.adata.var_names[column]])
-        votes = (local >= 0) & measured[:, 0] & (weights > 0)
+        votes = (local >= 0) & measured[:, 0] & (weights > NEGLIGIBLE)
         spots = self._reference.spots.iloc[positions[votes]]
         embedding = np.asarray(self.adata.obsm[keys.JOINT])[row]
         return pd.DataFrame(

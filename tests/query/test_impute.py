@@ -67,6 +67,15 @@ def test_missing_neighbours_do_not_vote():
     assert np.isnan(result.mean[1, 0])
 
 
+def test_a_negligible_weight_does_not_vote():
+    matrix = WeightMatrix.build(np.array([[0, 1]]), np.array([[1.0, 1e-200]]))
+    measured = np.array([[True, False], [True, True]])[matrix.used]
+    result = impute(matrix.matrix, np.array([[3.0, 0.0]]), measured=measured)
+    assert result.mean[0, 0] == 3
+    assert np.isnan(result.mean[0, 1])
+    assert result.n_effective.tolist() == [[1, 0]]
+
+
 def test_shapes_are_checked():
     indices, weights, expression, _ = random_case(0)
     with pytest.raises(ShapeError, match="neighbour weights"):
