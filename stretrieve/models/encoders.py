@@ -215,7 +215,7 @@ class ImageEncoder(PatchEncoder):
             raise ShapeError(explain("patches", got=got, expected="(n, px, px, 3) uint8"))
         features = np.empty((len(patches), self.dim), dtype=np.float32)
         for start in range(0, len(patches), _CHUNK):
-            chunk = torch.from_numpy(np.ascontiguousarray(patches[start : start + _CHUNK]))
+            chunk = torch.from_numpy(np.array(patches[start : start + _CHUNK]))  # may be read-only
             features[start : start + _CHUNK] = self(chunk).float().cpu().numpy()
         return features
 

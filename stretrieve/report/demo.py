@@ -12,6 +12,7 @@ from typing import Any, Final
 import anndata as ad
 import pandas as pd
 
+from stretrieve import keys
 from stretrieve._files import atomic_path, canonical_json, write_json
 from stretrieve._progress import SILENT, Progress
 from stretrieve.config import settings_to_dict
@@ -19,7 +20,7 @@ from stretrieve.errors import OutputExistsError, explain
 from stretrieve.query import Centring, QueryEngine, QueryResult, QuerySettings
 from stretrieve.query.locate import SpotPositions
 from stretrieve.reference import BuildSettings, Reference, build_reference
-from stretrieve.report.demo_scores import RETRIEVAL, RETRIEVAL_PUBLISHED, score_demo
+from stretrieve.report.demo_scores import RETRIEVAL, RETRIEVAL_PUBLISHED, DemoScores, score_demo
 from stretrieve.report.maps import write_maps
 from stretrieve.simulation import DemoData, TissueSettings, demo_data, write_demo_data
 from stretrieve.spots import read_spot_positions
@@ -179,14 +180,28 @@ def run_demo(
     OutputExistsError
         When ``out`` holds anything else than an interrupted demo of the same settings.
     """
+    from threadpoolctl import threadpool_limits
+
     settings = settings or DemoSettings()
     _claim(out, {"seed": seed, **settings_to_dict(settings)}, overwrite=overwrite)
     clock = _Clock()
-    data = _data(out / "data", settings.tissue, seed, progress)
-    clock.lap("simulate")
-    reference = _reference(data, out / "reference", settings, progress)
-    clock.lap("build_reference")
-    engine = QueryEngine(reference, settings=settings.query)
+    with threadpool_limits(limits=1):  # threads that wait for each other cost a busy machine most
+        data = _data(out / "data", settings.tissue, seed, progress)
+        clock.lap("simulate")
+        reference = _reference(data, out / "reference", settings, progress)
+        clock.lap("build_reference")
+        return _predict_and_score(out, data, reference, settings.query, clock, progress)
+
+
+def _predict_and_score(
+    out: Path,
+    data: DemoData,
+    reference: Reference,
+    query: QuerySettings,
+    clock: _Clock,
+    progress: Progress,
+) -> DemoResult:
+    engine = QueryEngine(reference, settings=query)
     grid = engine.query(data.query_image, patient=data.query_patient, progress=progress)
     prediction = grid.to_h5ad(out / "prediction.h5ad", overwrite=True)
     clock.lap("query_slide")
@@ -194,32 +209,45 @@ def run_demo(
     at_spots = _query_spots(engine, data, truth, progress)
     spots_file = at_spots.to_h5ad(out / "prediction_at_spots.h5ad", overwrite=True)
     clock.lap("query_spots")
-    published = dataclasses.replace(settings.query, centring=Centring.NONE)
+    published = dataclasses.replace(query, centring=Centring.NONE)
     plain = _query_spots(QueryEngine(reference, settings=published), data, truth, progress)
     clock.lap("query_spots_as_published")
     side_um = reference.embedder.spec.primary.side_um
     ways = {RETRIEVAL: at_spots.adata, RETRIEVAL_PUBLISHED: plain.adata}
     scored = score_demo(ways, data, truth, side_um=side_um, progress=progress)
-    with atomic_path(out / "scores.csv") as temporary:
-        scored.per_gene.to_csv(temporary, float_format="%.6g")
     clock.lap("baselines")
     maps = _maps(at_spots, truth, out / "maps")
     clock.lap("maps")
+    summary = _write_scores(out, scored, reference, clock)
+    steps = _next_steps(out, data)
+    return DemoResult(out, prediction, spots_file, maps, scored.table, summary, steps)
+
+
+def _write_scores(
+    out: Path, scored: DemoScores, reference: Reference, clock: _Clock
+) -> dict[str, Any]:
+    """Write ``scores.csv`` and, last, ``summary.json``: the mark of a complete demo."""
+    with atomic_path(out / "scores.csv") as temporary:
+        scored.per_gene.to_csv(temporary, float_format="%.6g")
+    spots = reference.spots
     summary = {
         "scores": scored.table.to_dict(orient="index"),
         "genes": scored.genes.to_dict(),
         "seconds": clock.laps,
-        "reference": {"spots": len(reference.spots), "patients": 2},
+        "reference": {"spots": len(spots), "patients": int(spots[keys.PATIENT].nunique())},
     }
     write_json(out / _SUMMARY, summary)
-    steps = _NEXT_STEPS.format(
+    return summary
+
+
+def _next_steps(out: Path, data: DemoData) -> str:
+    return _NEXT_STEPS.format(
         out=out,
         image=data.query_image,
         reference=out / "reference",
         patient=data.query_patient,
         sheet=data.sheet,
     )
-    return DemoResult(out, prediction, spots_file, maps, scored.table, summary, steps)
 
 
 class _Clock:
@@ -242,13 +270,14 @@ def _claim(out: Path, facts: dict[str, Any], *, overwrite: bool) -> None:
     if overwrite and marker.is_file():
         shutil.rmtree(out)
     if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        text = marker.read_text() if marker.is_file() else ""
-        same = text == canonical_json(facts)
+        mine = marker.is_file()
+        same = mine and marker.read_text() == canonical_json(facts)
         if not same or (out / _SUMMARY).exists():
+            found = "a complete demo" if same else "a demo of other settings"
             raise OutputExistsError(
                 explain(
                     f"folder {out}",
-                    got="a complete demo" if same else "other files",
+                    got=found if mine else "other files",
                     expected="a new or empty folder",
                     remedy="give another one with --out, or replace an earlier demo: --overwrite",
                 )

@@ -32,7 +32,7 @@ from stretrieve.units import PixelSize
 MEAN_PROFILE: Final = "mean profile"
 COLOUR_RIDGE: Final = "colour ridge"
 TEXTURE_RIDGE: Final = "colour + texture ridge"
-RETRIEVAL: Final = "retrieval"
+RETRIEVAL: Final = "retrieval, offsets removed"
 RETRIEVAL_PUBLISHED: Final = "retrieval, offsets kept (as published)"
 
 _TEXTURE_WORDS: Final = ("gradient", "contrast", "centre")
