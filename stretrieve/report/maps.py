@@ -122,7 +122,7 @@ def _figure(
 
     maps = [("predicted", predicted)] + ([] if truth is None else [("true", truth)])
     left, right, bottom, top = canvas.extent
-    height = _PANEL_INCHES * abs(bottom - top) / (right - left) + 0.75
+    height = _PANEL_INCHES * abs(bottom - top) / (right - left) + 0.55
     width = _PANEL_INCHES * (1 + len(maps)) + 0.9
     figure = Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(1, 1 + len(maps))
