@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from stretrieve.embedders.base import Embeddings
@@ -83,14 +84,23 @@ def start_model(
     model = empty_model(settings, encoder, n_genes=n_genes, dim=dim)
     if joint is not None:
         model.standardise_features(joint.feature_mean, joint.feature_scale)
-        for head, weights in (
-            (model.image_projection, joint.image_map),
-            (model.expression_projection, joint.expression_map),
-        ):
-            weight = torch.from_numpy(weights.T.astype(np.float32).copy())
-            head.start_linear(weight, torch.zeros(len(weight)))
+        start_linear_heads(model, joint.image_map, joint.expression_map)
     elif settings.expression_input is not ExpressionInput.LOG:
         pooled = np.concatenate(features).astype(np.float64)
         scale = pooled.std(axis=0)
         model.standardise_features(pooled.mean(axis=0), np.where(scale > 1e-8, scale, 1.0))
     return model
+
+
+def start_linear_heads(
+    model: BimodalModel,
+    image_map: npt.NDArray[np.floating],
+    expression_map: npt.NDArray[np.floating],
+) -> None:
+    """Let both heads compute linear maps, each ``(in_features, rank)``."""
+    for head, weights in (
+        (model.image_projection, image_map),
+        (model.expression_projection, expression_map),
+    ):
+        weight = torch.from_numpy(weights.T.astype(np.float32).copy())
+        head.start_linear(weight, torch.zeros(len(weight)))

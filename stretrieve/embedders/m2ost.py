@@ -16,7 +16,7 @@ from stretrieve.config import settings_from_dict, settings_to_dict
 from stretrieve.embedders.base import Embeddings, SectionPatches
 from stretrieve.embedders.bimodal import BimodalEmbedder
 from stretrieve.embedders.bimodal_settings import ExpressionInput, Head
-from stretrieve.embedders.bimodal_start import choose_trained
+from stretrieve.embedders.bimodal_start import choose_trained, start_linear_heads
 from stretrieve.embedders.checks import check_features
 from stretrieve.embedders.m2ost_settings import M2ostEmbedderSettings, Objective
 from stretrieve.embedders.trainable import ParameterGroup, TrainBatch
@@ -131,14 +131,8 @@ class M2ostEmbedder(BimodalEmbedder):
             return model
         model.standardise_features(joint.feature_mean, joint.feature_scale)
         model.start_regression(joint.image_map @ joint.expression_map.T, middle)
-        if self.regresses_only:
-            return model
-        for head, weights in (
-            (model.image_projection, joint.image_map),
-            (model.expression_projection, joint.expression_map),
-        ):
-            weight = torch.from_numpy(weights.T.astype(np.float32).copy())
-            head.start_linear(weight, torch.zeros(len(weight)))
+        if not self.regresses_only:
+            start_linear_heads(model, joint.image_map, joint.expression_map)
         return model
 
     def _expression(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -17,81 +15,17 @@ from stretrieve._progress import SILENT, Progress
 from stretrieve.config import settings_from_dict, settings_to_dict
 from stretrieve.embedders.base import Embeddings, SectionPatches
 from stretrieve.embedders.bimodal import BimodalEmbedder
-from stretrieve.embedders.bimodal_settings import (
-    BimodalSettings,
-    ExpressionInput,
-    Head,
-    Start,
-    TrainingRates,
-)
-from stretrieve.embedders.bimodal_start import choose_trained
+from stretrieve.embedders.bimodal_settings import Head
+from stretrieve.embedders.bimodal_start import choose_trained, start_linear_heads
+from stretrieve.embedders.mclstexp_settings import MclstexpSettings
 from stretrieve.embedders.stgchb_start import principal_directions
 from stretrieve.embedders.trainable import BatchUnit, ParameterGroup, TrainBatch
-from stretrieve.errors import ConfigError, explain
 from stretrieve.models.encoders import PatchEncoder
 from stretrieve.models.joint import JointSpace
-from stretrieve.models.losses import ContrastiveSettings, TargetSpace
 from stretrieve.models.section_transformer import (
     SectionTransformerModel,
-    TransformerSettings,
     table_positions,
 )
-
-
-@dataclass(frozen=True)
-class MclstexpSettings(BimodalSettings):
-    """Settings of :class:`MclstexpEmbedder`; more in the base class.
-
-    Parameters
-    ----------
-    transformer
-        Sizes of the spot transformer.
-    compat
-        The published method: genes as they are into the transformer, attention over the random
-        batch (in training), random heads and tables, the whole tower trained, raw dot products
-        against identity at temperature 1, AdamW 1e-4 with decay 1e-3. Overrides the settings that
-        say otherwise.
-    """
-
-    transformer: TransformerSettings = field(default_factory=TransformerSettings)
-    compat: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.expression_width:
-            raise ConfigError(
-                explain("expression_width", got=self.expression_width, expected="0 for mclstexp")
-            )
-        components, width = self.joint.n_components, self.transformer.width
-        if self.start is Start.CLOSED_FORM and 0 < width < components:
-            raise ConfigError(
-                explain(
-                    "transformer.width",
-                    got=width,
-                    expected=f"at least {components}, as joint.n_components, or start = 'random'",
-                )
-            )
-
-    def effective(self) -> MclstexpSettings:
-        """Return the settings in force: the published ones under ``compat``."""
-        if not self.compat:
-            return self
-        return dataclasses.replace(
-            self,
-            transformer=dataclasses.replace(self.transformer, width=0),
-            expression_input=ExpressionInput.LOG,
-            head=Head.MLP,
-            dropout=0.0,
-            start=Start.RANDOM,
-            loss=ContrastiveSettings(
-                tau_logits=1.0,
-                tau_target=1.0,
-                target_space=TargetSpace.IDENTITY,
-                normalize=False,
-            ),
-            backbone_stages=-1,
-            rates=TrainingRates(heads=1e-4, backbone=1e-4, weight_decay=1e-3),
-        )
 
 
 class MclstexpEmbedder(BimodalEmbedder):
@@ -104,7 +38,7 @@ class MclstexpEmbedder(BimodalEmbedder):
     Parameters
     ----------
     settings
-        See :class:`MclstexpSettings`.
+        See :class:`~stretrieve.embedders.mclstexp_settings.MclstexpSettings`.
     encoder
         The image tower, when it has been built already.
 
@@ -203,12 +137,7 @@ class MclstexpEmbedder(BimodalEmbedder):
         n_directions = min(model.spot_transformer.width, expression.shape[1])
         model.start_near_identity(principal_directions(expression, n_directions))
         expression_map = model.reduced_map(joint.expression_map.astype(np.float32))
-        for head, weights in (
-            (model.image_projection, joint.image_map.astype(np.float32)),
-            (model.expression_projection, expression_map),
-        ):
-            weight = torch.from_numpy(weights.T.copy())
-            head.start_linear(weight, torch.zeros(len(weight)))
+        start_linear_heads(model, joint.image_map, expression_map)
 
     def parameter_groups(self) -> Sequence[ParameterGroup]:
         """Return transformer and heads, and the tower's trained stages."""
@@ -251,8 +180,7 @@ class MclstexpEmbedder(BimodalEmbedder):
             everything = model.section_codes(*self._sections[section])
             pieces.append(everything[torch.from_numpy(batch.rows[inside])])
             order.append(inside)
-        codes = torch.cat(pieces)[torch.from_numpy(np.argsort(np.concatenate(order)))]
-        return codes
+        return torch.cat(pieces)[torch.from_numpy(np.argsort(np.concatenate(order)))]
 
     @torch.no_grad()
     def embed_expression(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stretrieve.embedders import create_embedder
-from stretrieve.embedders.mclstexp import MclstexpSettings
+from stretrieve.embedders.mclstexp_settings import MclstexpSettings
 from stretrieve.embedders.trainable import TrainBatch
 from stretrieve.errors import ConfigError
 from stretrieve.models.losses import ContrastiveSettings
