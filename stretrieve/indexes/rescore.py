@@ -7,7 +7,9 @@ at a time in a fixed order of additions, rounded to 1e-10, and sorted by (score,
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +19,7 @@ from stretrieve.errors import ShapeError, explain
 from stretrieve.indexes.base import Metric, SearchResult, Vectors
 
 DECIMALS = 10
-_CHUNK_VALUES = 1 << 24
+_CHUNK_VALUES = 1 << 20
 _NORM_ROWS = 65_536
 
 Candidates = Callable[[Vectors, int], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
@@ -56,10 +58,18 @@ class ExactScorer:
             out[start : start + len(block)] = np.sqrt(np.einsum("nd,nd->n", block, block))
         return out
 
+    def _prepare_norms(self) -> None:
+        """Compute the norms once, before several threads ask for them."""
+        len(self._inverse_norms)
+
+    @cached_property
+    def _inverse_norms(self) -> npt.NDArray[np.float64]:
+        return inverse(self.norms)
+
     @cached_property
     def inverse_norms(self) -> npt.NDArray[np.float32]:
         """``(n_vectors,)`` 1 / norm, and 0 for null vectors, whose cosine with anything is 0."""
-        return inverse(self.norms).astype(np.float32)
+        return self._inverse_norms.astype(np.float32)
 
     @cached_property
     def max_norm(self) -> float:
@@ -94,9 +104,20 @@ class ExactScorer:
         """Return exact scores ``(n_query, n_candidates)``; −inf where the index is −1."""
         out = np.empty(indices.shape)
         step = max(1, _CHUNK_VALUES // max(1, indices.shape[1] * query.shape[1]))
-        for start in range(0, len(query), step):
-            part = slice(start, start + step)
+        if self.metric is Metric.COSINE:
+            self._prepare_norms()
+        parts = [slice(start, start + step) for start in range(0, len(query), step)]
+
+        def fill(part: slice) -> None:
             out[part] = self._scores(query[part].astype(np.float64), indices[part])
+
+        threads = min(thread_count(), len(parts))
+        if threads < 2:
+            for part in parts:
+                fill(part)
+            return out
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(fill, parts))
         return out
 
     def _scores(
@@ -110,7 +131,7 @@ class ExactScorer:
             scores = np.einsum("qd,qkd->qk", query, found)
         if self.metric is Metric.COSINE:
             scores *= inverse(np.sqrt(np.einsum("qd,qd->q", query, query)))[:, None]
-            scores *= inverse(self.norms)[indices]
+            scores *= self._inverse_norms[indices]
             np.clip(scores, -1.0, 1.0, out=scores)
         scores = np.round(scores, DECIMALS) + 0.0
         return np.where(indices < 0, -np.inf, scores)
@@ -125,6 +146,16 @@ class ExactScorer:
         if self.metric is Metric.DOT:
             return np.asarray(unit * norms * self.max_norm)
         return np.asarray(unit * (norms + self.max_norm) ** 2)
+
+
+def thread_count() -> int:
+    """Return how many threads to use: ``OMP_NUM_THREADS`` where it is set, else every core at hand."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def inverse(norms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -15,7 +15,7 @@ _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
-def _mix(values: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
+def _mix(values: npt.NDArray[np.int64]) -> npt.NDArray[np.uint64]:
     """Spread integers over 64 bits (the finaliser of SplitMix64)."""
     z = (values.astype(np.uint64) + np.uint64(1)) * _GOLDEN
     z = (z ^ (z >> np.uint64(30))) * _MIX_1
@@ -28,6 +28,9 @@ def counts_checksum(
 ) -> npt.NDArray[np.uint64]:
     """Return one checksum a row ``(n_spots,)`` of sparse counts, the same in any order of entries.
 
+    It is the sum over a row's entries, modulo 2**64, of the count times an odd 64-bit number that
+    belongs to the gene index; a change of one entry always changes it.
+
     Parameters
     ----------
     indptr
@@ -35,11 +38,14 @@ def counts_checksum(
     indices, counts
         ``(nnz,)`` gene indices and counts.
     """
-    mixed = _mix(indices)
-    terms = (mixed | np.uint64(1)) * counts.astype(np.uint64) + (mixed >> np.uint64(7))
-    total = np.zeros(len(terms) + 1, dtype=np.uint64)
-    np.cumsum(terms, out=total[1:])
-    return np.asarray(total[indptr[1:]] - total[indptr[:-1]], dtype=np.uint64)
+    if not len(indices):
+        return np.zeros(len(indptr) - 1, dtype=np.uint64)
+    weights = _mix(np.arange(int(indices.max()) + 1)) | np.uint64(1)
+    terms = np.multiply(weights[indices], counts, dtype=np.uint64, casting="unsafe")
+    filled = indptr[1:] > indptr[:-1]
+    sums = np.zeros(len(filled), dtype=np.uint64)
+    sums[filled] = np.add.reduceat(terms, indptr[:-1][filled])
+    return sums
 
 
 def crc32(blobs: Iterable[bytes]) -> npt.NDArray[np.uint32]:
@@ -52,7 +58,7 @@ def digest_array(values: npt.NDArray[np.generic]) -> str:
     little = np.ascontiguousarray(values)
     if little.dtype.byteorder == ">":
         little = little.astype(little.dtype.newbyteorder("<"))
-    return hashlib.sha256(little.tobytes()).hexdigest()
+    return hashlib.sha256(little.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 def digest_texts(texts: Iterable[str]) -> str:
@@ -82,13 +88,15 @@ def digest_counts(counts: sparse.csr_matrix, genes: Sequence[str]) -> str:
     order = np.argsort(np.asarray(genes, dtype=np.str_), kind="stable")
     rank = np.empty(len(genes), dtype=np.int32)
     rank[order] = np.arange(len(genes), dtype=np.int32)
-    rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
-    ranks = rank[counts.indices]
-    by_rank = np.lexsort((ranks, rows))
+    ranked = sparse.csr_matrix(
+        (counts.data, rank[counts.indices], counts.indptr), shape=counts.shape
+    )
+    if not ranked.has_sorted_indices:  # sorting in place would reach the caller's counts
+        ranked = ranked.sorted_indices()
     parts = (
         digest_texts(genes[int(i)] for i in order),
-        digest_array(np.diff(counts.indptr).astype("<i8")),
-        digest_array(ranks[by_rank].astype("<i4")),
-        digest_array(counts.data[by_rank].astype("<i4")),
+        digest_array(np.diff(ranked.indptr).astype("<i8")),
+        digest_array(ranked.indices.astype("<i4", copy=False)),
+        digest_array(ranked.data.astype("<i4", copy=False)),
     )
     return digest_texts(parts)

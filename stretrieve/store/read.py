@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 POSITIONS_DIGEST = "positions"
+_TAKE_ROWS = 8192
 
 
 def read_spot_table(spots: LanceTable) -> pd.DataFrame:
@@ -61,7 +62,13 @@ def read_counts(
     """Return raw counts ``(n_rows, n_genes)`` of some rows, repeats allowed, each row checked."""
     wanted, inverse = np.unique(row_ids, return_inverse=True)
     columns = [keys.GENE_INDICES, keys.GENE_COUNTS, schema.COUNTS_CHECKSUM]
-    matrix = counts_matrix(spots.take(wanted, columns), n_genes)
+    parts = [
+        counts_matrix(spots.take(wanted[start : start + _TAKE_ROWS], columns), n_genes)
+        for start in range(0, len(wanted), _TAKE_ROWS)
+    ]
+    if not parts:
+        return sparse.csr_matrix((0, n_genes), dtype=np.int32)
+    matrix = parts[0] if len(parts) == 1 else sparse.vstack(parts, format="csr")
     return matrix if np.array_equal(wanted, row_ids) else matrix[inverse]
 
 
