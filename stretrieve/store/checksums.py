@@ -12,6 +12,7 @@ from scipy import sparse
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
+_TABLE_SIZE = 1 << 17
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
@@ -40,12 +41,19 @@ def counts_checksum(
     """
     if not len(indices):
         return np.zeros(len(indptr) - 1, dtype=np.uint64)
-    weights = _mix(np.arange(int(indices.max()) + 1)) | np.uint64(1)
-    terms = np.multiply(weights[indices], counts, dtype=np.uint64, casting="unsafe")
+    terms = np.multiply(_weights(indices), counts, dtype=np.uint64, casting="unsafe")
     filled = indptr[1:] > indptr[:-1]
     sums = np.zeros(len(filled), dtype=np.uint64)
     sums[filled] = np.add.reduceat(terms, indptr[:-1][filled])
     return sums
+
+
+def _weights(indices: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
+    """Return the odd number of each entry's gene, through a table unless the indices are absurd."""
+    top = int(indices.max())
+    if indices.min() < 0 or top > max(_TABLE_SIZE, len(indices)):
+        return _mix(indices.astype(np.int64)) | np.uint64(1)
+    return np.asarray((_mix(np.arange(top + 1)) | np.uint64(1))[indices])
 
 
 def crc32(blobs: Iterable[bytes]) -> npt.NDArray[np.uint32]:
