@@ -136,10 +136,13 @@ def _write_vectors(store: SpotStore, spots: SpotTable, folder: Path) -> npt.NDAr
     queries = np.empty((0, 0), dtype=np.float32)
     for modality, column in MODALITIES.items():
         crash_point(f"write vectors {modality}")
-        vectors = checked_vectors(store, spots, column)
-        np.save(folder / f"{modality}.npy", vectors)
+        shape = (len(spots), store.dims[column])
+        path = folder / f"{modality}.npy"
+        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
+        checked_vectors(store, spots, column, out=mapped)
         if modality == "image":
-            queries = vectors[picked]
+            queries = np.array(mapped[picked])
+        mapped.flush()
     return queries
 
 

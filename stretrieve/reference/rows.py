@@ -105,15 +105,32 @@ def read_spots(store: SpotStore) -> SpotTable:
     return SpotTable(pa.Table.from_pandas(frame, preserve_index=False))
 
 
-def checked_vectors(store: SpotStore, spots: SpotTable, column: str) -> npt.NDArray[np.float32]:
+def checked_vectors(
+    store: SpotStore,
+    spots: SpotTable,
+    column: str,
+    *,
+    out: npt.NDArray[np.float32] | None = None,
+) -> npt.NDArray[np.float32]:
     """Read an embedding column ``(n_spots, dim)`` in canonical order and check every section.
+
+    Parameters
+    ----------
+    store
+        Where it is read from.
+    spots
+        The spots in canonical order.
+    column
+        Name of the embedding column.
+    out
+        Where it is written to; made when ``None``.
 
     Raises
     ------
     ChecksumError
         When a section's vectors are not what was written.
     """
-    vectors = store.vectors(column, order=spots.row_ids)
+    vectors = store.vectors(column, order=spots.row_ids, out=out)
     for place, record in enumerate(store.sections()):
         run = np.flatnonzero(spots.section_index == place)
         part = vectors[run[0] : run[-1] + 1] if len(run) else vectors[:0]

@@ -139,6 +139,12 @@ class LanceTable:
                 query = query.with_row_id(True)  # noqa: FBT003 (their signature)
             return query.to_arrow()
 
+    def batches(self, columns: Sequence[str], *, rows: int) -> Iterator[pa.RecordBatch]:
+        """Yield whole columns with row ids, at most so many rows at a time."""
+        with lance_errors(f"reading table {self.name!r}"):
+            query = self._table.search().select(list(columns)).with_row_id(True)  # noqa: FBT003
+            yield from query.to_batches(rows)
+
     def take(self, row_ids: npt.NDArray[np.uint64], columns: Sequence[str]) -> pa.Table:
         """Read some rows, in the order of ``row_ids`` without its repeats sorted ascending.
 

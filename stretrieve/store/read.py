@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 POSITIONS_DIGEST = "positions"
 _TAKE_ROWS = 8192
+_BATCH_ROWS = 16_384
 
 
 def read_spot_table(spots: LanceTable) -> pd.DataFrame:
@@ -40,19 +41,38 @@ def read_spot_table(spots: LanceTable) -> pd.DataFrame:
 
 
 def read_vectors(
-    spots: LanceTable, column: str, order: npt.NDArray[np.uint64]
+    spots: LanceTable,
+    column: str,
+    order: npt.NDArray[np.uint64],
+    *,
+    out: npt.NDArray[np.float32] | None = None,
 ) -> npt.NDArray[np.float32]:
-    """Return an embedding column ``(n_spots, dim)`` with its rows in the order of row ids."""
-    table = spots.column([column], row_ids=True)
-    dim = table.schema.field(column).type.list_size
+    """Read an embedding column whole, its rows in the order of row ids.
+
+    Parameters
+    ----------
+    spots
+        The spots table.
+    column
+        Name of the embedding column.
+    order
+        ``(n_spots,)`` row ids.
+    out
+        ``(n_spots, dim)`` to write to, memory-mapped perhaps; made when ``None``.
+
+    Returns
+    -------
+    numpy.ndarray
+        ``out``.
+    """
+    dim = spots.schema.field(column).type.list_size
+    if out is None:
+        out = np.empty((len(order), dim), dtype=np.float32)
     place = np.argsort(order, kind="stable")
-    target = place[np.searchsorted(order, table.column(ROW_ID).to_numpy(), sorter=place)]
-    out = np.empty((len(order), dim), dtype=np.float32)
-    start = 0
-    for chunk in table.column(column).chunks:
-        values = chunk.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-        out[target[start : start + len(values)]] = values
-        start += len(values)
+    for batch in spots.batches([column], rows=_BATCH_ROWS):
+        ids = batch.column(ROW_ID).to_numpy()
+        values = batch.column(column).flatten().to_numpy(zero_copy_only=False)
+        out[place[np.searchsorted(order, ids, sorter=place)]] = values.reshape(-1, dim)
     return out
 
 

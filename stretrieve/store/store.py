@@ -296,9 +296,15 @@ class SpotStore:
         """Return every spot in canonical order; see :func:`~stretrieve.store.read.read_spot_table`."""
         return read.read_spot_table(self._spots)
 
-    def vectors(self, column: str, *, order: npt.NDArray[np.uint64]) -> npt.NDArray[np.float32]:
-        """Return an embedding column ``(n_spots, dim)`` with its rows in the order of row ids."""
-        return read.read_vectors(self._spots, column, order)
+    def vectors(
+        self,
+        column: str,
+        *,
+        order: npt.NDArray[np.uint64],
+        out: npt.NDArray[np.float32] | None = None,
+    ) -> npt.NDArray[np.float32]:
+        """Read an embedding column; see :func:`~stretrieve.store.read.read_vectors`."""
+        return read.read_vectors(self._spots, column, order, out=out)
 
     def expression(self, row_ids: npt.NDArray[np.uint64]) -> sparse.csr_matrix:
         """Return raw counts ``(n_rows, n_genes)`` of some rows, repeats allowed.
