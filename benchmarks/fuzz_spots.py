@@ -5,9 +5,10 @@
 Every input follows from its number and the seed alone (``--first N --inputs 1`` repeats one). Damaged
 are h5ad, 10x h5, xenium and zarr files (bytes and structure), count tables, selection tables, Matrix
 Market folders, parquet and CSV positions, metadata and samplesheets. Counted are sections read (and then
-held against what a section promises), errors of ours (one line each), and four outcomes that must not
-be: any other exception, a broken promise, an input that takes longer than ``--hang-s``, and a crash of
-the reading process. Exit code 1 when a count that must be 0 is not.
+held against what a section promises), errors of ours (one line each; those where C code crashed in the
+library's reading process are listed apart), and four outcomes that must not be: any other exception, a
+broken promise, an input that takes longer than ``--hang-s``, and a crash of the process that called the
+library. Exit code 1 when a count that must be 0 is not.
 """
 
 from __future__ import annotations
@@ -262,6 +263,8 @@ def one(number: int, seed: int, cases: dict[str, tuple[SheetRow, list[Path]]], w
                          counts=copy / row.counts.relative_to(home), spots=spots)  # fmt: skip
         promises(read_section(moved))
     except InputError as error:
+        if "intact file" in str(error) and str(error).startswith("reading "):
+            return f"{name}: its reading process died"
         return (
             f"{name}: {type(error).__name__}" if "\n" not in str(error) else "TRACEBACK two lines"
         )

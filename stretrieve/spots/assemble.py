@@ -18,6 +18,7 @@ from stretrieve.spots.imagesize import image_size
 from stretrieve.spots.join import join_spots
 from stretrieve.spots.lattice import pixel_size_from_lattice
 from stretrieve.spots.raw import RawSection
+from stretrieve.spots.reading import read_parts
 from stretrieve.spots.row import UNKNOWN_PATIENT, SheetRow
 from stretrieve.spots.section import Section, SectionMeta
 from stretrieve.spots.validate import (
@@ -49,7 +50,8 @@ def read_section(row: SheetRow) -> Section:
     name = split_format(row.format)[0]
     if name == AUTO:
         name = detect_format(row)
-    return assemble(READERS.get(name).read(row), row)
+    reader = READERS.get(name)
+    return assemble(read_parts(name, row) if reader.isolated else reader.read(row), row)
 
 
 def detect_format(row: SheetRow) -> str:

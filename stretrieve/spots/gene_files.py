@@ -13,9 +13,11 @@ from stretrieve.spots.gene_overlap import GeneOverlap, compare_genes
 from stretrieve.spots.genes import GeneIdentity, identify_genes
 from stretrieve.spots.readers.anndata import open_anndata, read_gene_names
 from stretrieve.spots.readers.outs import find_outs
+from stretrieve.spots.reading import read_names_apart
 from stretrieve.spots.tenx import read_10x_h5, read_10x_mtx
 from stretrieve.spots.textio import read_lines, unquote
 
+_BINARY: Final = (".h5ad", ".h5")
 _LISTS: Final = (".txt", ".list", ".genes")
 _MAX_LIST_BYTES: Final = 64 << 20
 
@@ -74,13 +76,21 @@ def read_gene_file(path: Path | str, *, species: str = "") -> GeneIdentity:
     path = Path(path)
     if not path.exists():
         raise InputNotFoundError(explain("gene list", got=f"no file {path}"))
-    ids, symbols = _names(path)
+    text = path.is_file() and not path.name.endswith((*_BINARY, ".mtx", ".mtx.gz"))
+    ids, symbols = read_names_here(path) if text else read_names_apart(path)
     if not ids:
         raise GenePanelError(explain(f"genes of {path.name}", got="none", expected="one or more"))
     return identify_genes(ids, symbols, species=species)
 
 
-def _names(path: Path) -> tuple[list[str], list[str]]:
+def read_names_here(path: Path) -> tuple[list[str], list[str]]:
+    """Read gene ids (or names) and symbols in this process.
+
+    Raises
+    ------
+    InputError
+        When the file cannot be read.
+    """
     if path.suffix == ".h5ad" or (path.is_dir() and (path / "var").is_dir()):
         with open_anndata(path) as root:
             return read_gene_names(root["var"])

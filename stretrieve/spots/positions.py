@@ -49,11 +49,24 @@ def read_spot_positions(
         When it cannot be read, has duplicate names, or no spot under tissue.
     """
     path = Path(path)
-    table = read_positions(path)
+    table = _read_apart(path) if is_parquet(path) else read_positions(path)
     keep = table.under_tissue
     if not keep.any():
         raise SectionError(explain(path.name, got="no spot under tissue", expected="one or more"))
     return np.array(table.spot_ids, dtype=np.str_)[keep], table.xy[keep]
+
+
+def is_parquet(path: Path) -> bool:
+    """Say whether positions are in parquet, by the file's name."""
+    return path.suffix.lower() == ".parquet"
+
+
+def _read_apart(path: Path) -> SpotTable:
+    from stretrieve.spots.reading import read_table_apart
+
+    if not path.is_file():
+        raise InputNotFoundError(explain("spot positions", got=f"no file {path}"))
+    return read_table_apart(path)
 
 
 def read_positions(path: Path) -> SpotTable:
@@ -68,7 +81,7 @@ def read_positions(path: Path) -> SpotTable:
     """
     if not path.is_file():
         raise InputNotFoundError(explain("spot positions", got=f"no file {path}"))
-    if path.suffix.lower() == ".parquet":
+    if is_parquet(path):
         from stretrieve.spots.parquet import read_positions_parquet
 
         return read_positions_parquet(path)

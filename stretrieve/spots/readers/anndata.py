@@ -44,6 +44,8 @@ _IN_TISSUE: Final = "in_tissue"
 class AnnDataReader:
     """Reader of one AnnData file."""
 
+    isolated = True
+
     def detect(self, row: SheetRow) -> bool:
         """Say whether this is AnnData and not a richer layout around one."""
         path = row.counts

@@ -9,7 +9,13 @@ from stretrieve.spots.row import SheetRow
 
 
 class SectionReader(Protocol):
-    """Reader of one format. It finds and parses; all checks happen afterwards, for all formats alike."""
+    """Reader of one format. It finds and parses; all checks happen afterwards, for all formats alike.
+
+    ``isolated`` says that its files are parsed by C code and ``read`` has to be called in a reading
+    process; such a reader is known by an entry point, so that the other process finds it.
+    """
+
+    isolated: bool
 
     def detect(self, row: SheetRow) -> bool:
         """Say from names and layout alone whether ``row`` is of this format."""

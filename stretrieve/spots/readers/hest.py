@@ -24,6 +24,8 @@ _IMAGES: Final = (".tif", ".tiff", ".svs", ".ndpi")
 class HestReader:
     """Reader of one sample of HEST-1k."""
 
+    isolated = True
+
     def detect(self, row: SheetRow) -> bool:
         """Say whether the h5ad lies in the folders of HEST-1k."""
         return row.counts.is_file() and row.counts.suffix == ".h5ad" and is_hest(row.counts)

@@ -29,6 +29,8 @@ _WHOLE: Final = 0.9
 class LegacyStReader:
     """Reader of ``counts`` + ``spots`` tables."""
 
+    isolated = False
+
     def detect(self, row: SheetRow) -> bool:
         """Say whether the counts are a delimited table."""
         return row.counts.is_file() and row.counts.name.lower().endswith(_SUFFIXES)

@@ -33,6 +33,8 @@ class SpaceRangerReader:
         Whether this is the reader of Visium HD.
     """
 
+    isolated = True
+
     def __init__(self, *, binned: bool) -> None:
         self._binned = binned
 

@@ -33,6 +33,8 @@ _SMALL: Final = ("downscaled_hires", "downscaled_lowres")
 class SpatialDataReader:
     """Reader of one SpatialData store with one table."""
 
+    isolated = True
+
     def detect(self, row: SheetRow) -> bool:
         """Say whether the folder holds ``tables`` and ``shapes`` as SpatialData writes them."""
         return (row.counts / "tables").is_dir() and (row.counts / "shapes").is_dir()

@@ -50,6 +50,8 @@ class _Points:
 class XeniumReader:
     """Reader of one Xenium output bundle."""
 
+    isolated = True
+
     def detect(self, row: SheetRow) -> bool:
         """Say whether the folder is a Xenium bundle."""
         return (row.counts / _EXPERIMENT).is_file() or (row.counts / _MATRIX).is_file()
