@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -182,6 +183,7 @@ def run_demo(
     """
     from threadpoolctl import threadpool_limits
 
+    importlib.import_module("stretrieve.training.loop")  # only loaded libraries can be limited
     settings = settings or DemoSettings()
     _claim(out, {"seed": seed, **settings_to_dict(settings)}, overwrite=overwrite)
     clock = _Clock()
