@@ -195,6 +195,48 @@ def test_trained_tower_runs_on_the_batch_only(monkeypatch):
     assert any(p.grad is not None for p in embedder.model.image_encoder.parameters())
 
 
+def test_trained_tower_refreshes_a_spot_by_its_own_share():
+    embedder, sections = fitted(backbone_stages=1)
+    rows = np.array([1, 8, 2])
+    patches = torch.from_numpy(np.ascontiguousarray(sections[0].views[0][rows]))
+    made = batch(embedder, sections, rows, views=(patches,))
+    old = embedder.graph_model.standardise(embedder.section_features(sections[0]))
+    with torch.no_grad():
+        for parameter in embedder.model.image_encoder.parameters():
+            parameter.mul_(1.05)
+    new = embedder.graph_model.standardise(embedder.section_features(sections[0]))
+    assert np.abs(new - old).max() > 1e-2
+    graph = embedder.settings.graph.build(sections[0].section.xy_um).toarray()
+    for row, got in zip(rows, embedder.encode_batch(made)["image_features"], strict=True):
+        mixed = old.copy()
+        mixed[row] = new[row]
+        np.testing.assert_allclose(got.detach(), (graph @ mixed)[row], atol=1e-3)
+
+
+def test_published_bottleneck_is_mixed_on_the_image_side_only():
+    mixed = BottleneckSettings(sigma=3.0, beta=25.0, mixed=True)
+    contrast = {"target_space": "identity"}
+    embedder, sections = fitted(
+        bottleneck={"sigma": 3.0, "beta": 25.0, "mixed": True}, loss=contrast
+    )
+    outputs = embedder.encode_batch(batch(embedder, sections, range(12)))
+    parts = [
+        bottleneck_loss(
+            outputs[f"{side}_inputs"],
+            outputs[f"{side}_codes"],
+            outputs[side],
+            settings=mixed,
+            image_side=image_side,
+        )
+        for side, image_side in (("image", True), ("expression", False))
+    ]
+    contrast_only = contrastive_loss(
+        outputs["image"], outputs["expression"], settings=embedder.settings.loss
+    )
+    expected = contrast_only + embedder.settings.bottleneck_weight * sum(parts)
+    assert embedder.loss(outputs).item() == pytest.approx(expected.item(), rel=1e-6)
+
+
 def test_everything_learns_and_repeats():
     def trained():
         embedder, sections = fitted()
