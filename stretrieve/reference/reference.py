@@ -28,7 +28,7 @@ from stretrieve.reference.rows import FILE as SPOTS_FILE
 from stretrieve.reference.rows import SpotTable, map_spots, read_spots
 from stretrieve.reference.versions import pin_version
 from stretrieve.spots import Section
-from stretrieve.store import SpotStore
+from stretrieve.store import Filter, SpotStore
 from stretrieve.store.schema import META_COLUMNS
 
 _log = get_logger(__name__)
@@ -218,6 +218,17 @@ class Reference:
         if (found < 0).any():
             raise KeyError(str(spot_uids[int(np.argmin(found))]))
         return np.asarray(found, dtype=np.int64)
+
+    def mask(self, where: Filter) -> npt.NDArray[np.bool_]:
+        """Return which spots ``(n_spots,)`` satisfy a predicate, for ``allowed`` of :meth:`search`.
+
+        Parameters
+        ----------
+        where
+            For example ``Equals("organ", "breast") & ~Equals("patient", "P1")`` of
+            :mod:`stretrieve.store`.
+        """
+        return where.mask(self.spots)
 
     # what it answers ---------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from stretrieve.errors import (
 )
 from stretrieve.indexes import ExactIndex, Metric
 from stretrieve.reference import Reference
+from stretrieve.store import Equals, IsIn
 
 from .tiny import DIM
 
@@ -101,6 +102,14 @@ def test_search_among_allowed_spots(reference):
     )
     assert allowed[found.indices[:, :25]].all()
     assert (found.indices[:, 25:] == -1).all()
+
+
+def test_predicates_on_metadata(reference):
+    where = Equals("organ", "breast") & ~IsIn("section", ("A-1",))
+    mask = reference.mask(where)
+    assert set(reference.spots.section[mask]) == {"A"}
+    found = reference.search(reference.embeddings("image")[:3], 5, modality="image", allowed=mask)
+    assert mask[found.indices].all()
 
 
 def test_embeddings_are_those_of_the_embedder(reference, sections):
