@@ -16,6 +16,7 @@ Matrix = npt.NDArray[np.float64]
 
 ALPHAS: Final = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0)
 _EXPRESSION_PCS: Final = 64
+_MAX_FOLDS: Final = 5
 
 
 class JointMethod(StrEnum):
@@ -163,10 +164,10 @@ def fit_joint_space(
 
 
 def _folds(sizes: Sequence[int], groups: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the fold of each spot: its patient, else its section, else one of four blocks."""
+    """Return the fold of each spot: by patient, else by section, else one of four blocks."""
     names = list(groups) if len(set(groups)) > 1 else [str(i) for i in range(len(sizes))]
     if len(set(names)) > 1:
-        codes = {name: i for i, name in enumerate(dict.fromkeys(names))}
+        codes = {name: i % _MAX_FOLDS for i, name in enumerate(dict.fromkeys(names))}
         return np.repeat([codes[name] for name in names], sizes).astype(np.int64)
     return (np.arange(sizes[0]) * 4 // sizes[0]).astype(np.int64)
 
