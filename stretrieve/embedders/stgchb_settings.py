@@ -27,11 +27,12 @@ class InfomaxSettings:
     epochs
         Steps on each training section, per modality (published: 50); 0 for none.
     learning_rate
-        Of Adam (published: 1e-3).
+        Of Adam (published: 1e-3, from random weights; smaller here, so that what the closed-form
+        start put into the convolutions is kept).
     """
 
     epochs: int = 50
-    learning_rate: float = 1e-3
+    learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or not self.learning_rate > 0:
@@ -47,7 +48,8 @@ class StgchbSettings(BimodalSettings):
     Parameters
     ----------
     graph
-        Which spots are neighbours, on sections and on query slides alike.
+        Which spots are neighbours, on sections and on query slides alike, and how much a spot
+        itself weighs (published: as much as one neighbour).
     expression_components
         Principal components of expression that enter the graph convolution (published: 813).
     code_width
@@ -67,12 +69,13 @@ class StgchbSettings(BimodalSettings):
 
     dim: int = 128
     dropout: float = 0.4
-    graph: GraphSettings = field(default_factory=GraphSettings)
+    graph: GraphSettings = field(default_factory=lambda: GraphSettings(self_weight=16.0))
     expression_components: int = 128
     code_width: int = 256
     infomax: InfomaxSettings = field(default_factory=InfomaxSettings)
     bottleneck: BottleneckSettings = field(default_factory=lambda: BottleneckSettings(sigma=0.0))
     bottleneck_weight: float = 1.0
+    rates: TrainingRates = field(default_factory=lambda: TrainingRates(heads=1e-5))
     compat: bool = False
 
     def __post_init__(self) -> None:
@@ -101,6 +104,7 @@ class StgchbSettings(BimodalSettings):
             head=Head.MLP,
             start=Start.RANDOM,
             loss=ContrastiveSettings.published(),
+            infomax=dataclasses.replace(self.infomax, learning_rate=1e-3),
             bottleneck=BottleneckSettings.published(),
             bottleneck_weight=1.0,
             backbone_stages=1,

@@ -85,6 +85,16 @@ def test_corrected_form_is_symmetric_and_normalised() -> None:
     assert np.linalg.eigvalsh(graph).max() == pytest.approx(1, abs=1e-5)
 
 
+def test_a_spot_may_weigh_more_than_its_neighbours() -> None:
+    xy = np.random.default_rng(0).uniform(0, 100, (20, 2))
+    plain = GraphSettings(normalised=False).build(xy).toarray()
+    heavy = GraphSettings(normalised=False, self_weight=16.0).build(xy).toarray()
+    np.testing.assert_array_equal(heavy - plain, 15 * np.eye(20))
+    degree = heavy.sum(axis=1)
+    scaled = GraphSettings(self_weight=16.0).build(xy).toarray()
+    np.testing.assert_allclose(scaled, heavy / np.sqrt(np.outer(degree, degree)), rtol=1e-6)
+
+
 def test_long_edges_are_dropped() -> None:
     xy = np.array([[0.0, 0], [1, 0], [50, 0]])
     graph = drop_long_edges(knn_graph(xy, n_neighbors=1), xy, longest=10)
