@@ -70,4 +70,6 @@ def _covered(cls):
 
 
 def test_every_embedder_has_a_contract_run():
-    assert set(EMBEDDERS) <= _covered(EmbedderContract)
+    ours = {name for name in EMBEDDERS if EMBEDDERS.get(name).__module__.startswith("stretrieve.")}
+    assert ours
+    assert ours <= _covered(EmbedderContract)
