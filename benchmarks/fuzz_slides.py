@@ -1,11 +1,16 @@
 """Damage slide files at random and use them as a query would; nothing but clear errors may come out.
 
     python benchmarks/fuzz_slides.py --inputs 5000 --jobs 2
+    python benchmarks/fuzz_slides.py --inputs 200 --jobs 2 --command
 
 Every input follows from its number and the seed alone (``--first N --inputs 1`` repeats one). For each
 one the slide is opened, a thumbnail, a tissue mask and patches are read, by the same calls that
-``stretrieve query`` makes. Counted are slides read, errors of ours, and three outcomes that must not
-be: any other exception, an input that takes longer than ``--hang-s``, and a crash of this process.
+``stretrieve query`` makes. Counted are slides read, errors of ours, and four outcomes that must not
+be: any other exception, an error that is not one line with the name of the file, an input that takes
+longer than ``--hang-s`` (it is ended there), and a crash of the process that called the library.
+Time in which this whole program was paused does not count. With ``--command`` every input goes through
+``stretrieve query`` instead, which must write its output and end with 0, or write nothing, say one line
+on stderr and end with 3.
 Files from ``STRETRIEVE_TESTDATA`` join the written ones where that is set. Exit code 1 when a count
 that must be 0 is not.
 """
@@ -14,13 +19,17 @@ from __future__ import annotations
 
 import argparse
 import collections
+import faulthandler
+import itertools
 import json
 import logging
 import os
+import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -33,6 +42,8 @@ from stretrieve.errors import MppError, StretrieveError
 from stretrieve.slides import Slide, open_slide, read_patches, tissue_mask
 from stretrieve.specs import PatchSpec
 from stretrieve.units import MppSource, PixelSize
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 REAL = (
     "wsi/aperio/CMU-1-Small-Region.svs",
@@ -58,6 +69,7 @@ EXTREMES = (
     (1 << 32) - 1,
 )
 APERIO = "Aperio Image Library v1\n512x384 (128x128)|AppMag = 20|MPP = 0.5"
+HUNG = 77
 SPEC = PatchSpec.single(64, side_um=64.0)
 PIXEL = PixelSize.square(0.5, MppSource.GIVEN)
 
@@ -174,57 +186,131 @@ def read(slide: Slide) -> str:
     return "read with failed patches" if (status == 2).any() else "read"
 
 
-def run(folder: Path, first: int, n: int, seed: int) -> dict[str, object]:
-    """Try inputs ``first`` to ``first + n``; return counts, the slowest and what must not be."""
+def one(path: Path) -> str:
+    """Use a slide; return how it went, what must not be in capitals."""
+    try:
+        return use(path)
+    except StretrieveError as error:
+        clear = len(str(error).splitlines()) == 1 and str(path) in str(error)
+        return type(error).__name__ if clear else f"UNCLEAR {error}"
+    except Exception:  # noqa: BLE001 (this is what the fuzzer looks for)
+        return f"TRACEBACK {traceback.format_exc()}"
+
+
+def ask(path: Path, ref: Path, *, mpp: bool) -> str:
+    """Query a slide through the command; return how it went."""
+    out = path.parent / "out" / "result.h5ad"
+    shutil.rmtree(out.parent, ignore_errors=True)
+    out.parent.mkdir()
+    command = [sys.executable, "-m", "stretrieve", "query", path, "--ref", ref, "--out", out]
+    command += ["--mpp", 0.5] if mpp else []
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    lines, left = done.stderr.splitlines(), [found.name for found in out.parent.iterdir()]
+    if done.returncode == 0 and left == [out.name]:
+        return "answered"
+    if done.returncode == 3 and len(lines) == 1 and lines[0].startswith("error: ") and not left:
+        return "refused"
+    return f"UNCLEAR exit {done.returncode}, files {left}, stderr {done.stderr}"
+
+
+class Clock(threading.Thread):
+    """Seconds for one input, without pauses of the whole process; ends the process after too many."""
+
+    tick_s = 0.25
+
+    def __init__(self, hang_s: float) -> None:
+        super().__init__(daemon=True)
+        self.hang_s, self.paused, self.since = hang_s, 0.0, time.monotonic()
+
+    def run(self) -> None:
+        last = time.monotonic()
+        while True:
+            time.sleep(self.tick_s)
+            now = time.monotonic()
+            if now - last > 4 * self.tick_s:
+                self.paused += now - last - self.tick_s
+            last = now
+            if self.seconds() > self.hang_s:
+                faulthandler.dump_traceback()
+                os._exit(HUNG)
+
+    def start_again(self) -> None:
+        self.since, self.paused = time.monotonic(), 0.0
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.since - self.paused
+
+
+def work(folder: Path, options: argparse.Namespace) -> None:
+    """Try inputs in this process; one line of JSON after each."""
     logging.disable(logging.CRITICAL)
     (folder / "seeds").mkdir()
     sources = seeds(folder / "seeds")
-    counts: collections.Counter[str] = collections.Counter()
-    slowest, wrong = (0.0, -1), []
-    for number in range(first, first + n):
-        rng = np.random.default_rng((seed, number))
+    clock = Clock(options.hang_s)
+    clock.start()
+    for number in range(options.first, options.first + options.inputs):
+        rng = np.random.default_rng((options.seed, number))
         source = sources[number % len(sources)]
         data = bytearray(source.read_bytes())
-        mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
-        mutation(data, rng)
+        MUTATIONS[int(rng.integers(len(MUTATIONS)))](data, rng)
         path = folder / f"{number}{source.name[source.name.index('.') :]}"
         path.write_bytes(data)
-        start = time.monotonic()
-        try:
-            outcome = use(path)
-        except StretrieveError as error:
-            outcome = type(error).__name__
-            if len(str(error).splitlines()) != 1 or str(path) not in str(error):
-                wrong.append((number, f"unclear: {error}"))
-        except Exception:  # noqa: BLE001 (this is what the fuzzer looks for)
-            outcome = "TRACEBACK"
-            wrong.append((number, traceback.format_exc()))
-        seconds = time.monotonic() - start
-        slowest = max(slowest, (seconds, number))
-        counts[outcome] += 1
+        clock.start_again()
+        outcome = one(path) if options.ref is None else ask(path, options.ref, mpp=number % 2 > 0)
+        seconds = round(clock.seconds(), 2)
         path.unlink()
-    return {"counts": counts, "slowest": slowest, "wrong": wrong}
+        print(json.dumps({"number": number, "outcome": outcome, "seconds": seconds}), flush=True)
 
 
-def spread(options: argparse.Namespace) -> list[dict[str, object]]:
-    """Run parts of the inputs in processes of their own, so that a crash is seen and counted."""
-    size = min(250, -(-options.inputs // options.jobs))
-    parts = [(at, min(size, options.inputs - at)) for at in range(0, options.inputs, size)]
-    waiting, running, results = list(parts), [], []
-    while waiting or running:
-        while waiting and len(running) < options.jobs:
-            at, n = waiting.pop(0)
-            command = [sys.executable, __file__, "--first", options.first + at, "--inputs", n]
-            command += ["--seed", options.seed, "--here"]
-            running.append(
-                subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True)
-            )
-        process = running.pop(0)
-        out, _ = process.communicate()
-        crashed = {"counts": {"CRASH": 1}, "slowest": (0.0, -1), "wrong": [(-1, str(process.args))]}
-        results.append(json.loads(out) if process.returncode == 0 else crashed)
-        print(f"{len(results)} of {len(parts)} parts", file=sys.stderr, flush=True)
-    return results
+class Watch:
+    """One process after the other over a range of inputs, so that crashes and hangs are seen."""
+
+    def __init__(self, first: int, n: int, options: argparse.Namespace) -> None:
+        self.first, self.end, self.options = first, first + n, options
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.slowest = (0.0, -1)
+
+    def run(self) -> None:
+        place = self.first
+        while place < self.end:
+            place = self.stretch(place)
+
+    def stretch(self, place: int) -> int:
+        """Run until the process ends; return the number to go on with."""
+        command = [sys.executable, __file__, "--work", "--first", place]
+        command += ["--inputs", min(250, self.end - place)]
+        command += ["--seed", self.options.seed, "--hang-s", self.options.hang_s]
+        command += ["--ref", self.options.ref] if self.options.ref else []
+        stop = min(place + 250, self.end)
+        with subprocess.Popen([*map(str, command)], stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout or ():
+                event = json.loads(line)
+                self.note(event["number"], event["outcome"], event["seconds"])
+                place = event["number"] + 1
+        if place < stop:
+            code = process.returncode
+            self.note(place, "HANG" if code == HUNG else f"CRASH exit {code}", 0.0)
+            return place + 1
+        return place
+
+    def note(self, number: int, outcome: str, seconds: float) -> None:
+        self.slowest = max(self.slowest, (seconds, number))
+        if outcome[:4].isupper():
+            print(f"input {number}: {outcome}", flush=True)
+            outcome = outcome.split(maxsplit=1)[0]
+        self.counts[outcome] += 1
+
+
+def build_reference(folder: Path) -> Path:
+    """Build a small reference from simulated tissue."""
+    from stretrieve import BuildSettings
+    from stretrieve import build_reference as build
+    from tests.tissue import write_cohort
+
+    write_cohort(folder / "cohort")
+    settings = BuildSettings(embedder="colour", embedder_config={"patch_px": 32, "side_um": 60.0})
+    build(folder / "cohort" / "sheet.csv", folder / "REF", settings=settings)
+    return folder / "REF"
 
 
 def main() -> int:
@@ -233,30 +319,40 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--hang-s", type=float, default=60.0)
-    parser.add_argument("--here", action="store_true", help="in this process; print JSON")
+    parser.add_argument("--hang-s", type=float, default=120.0)
+    parser.add_argument("--command", action="store_true", help="through stretrieve query")
+    parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--ref", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.here:
+    if options.work:
         with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(run(Path(folder), options.first, options.inputs, options.seed)))
+            work(Path(folder), options)
         return 0
-    start = time.monotonic()
-    results = spread(options)
-    counts: collections.Counter[str] = collections.Counter()
-    for result in results:
-        counts.update(result["counts"])
-        for number, what in result["wrong"]:
-            print(f"input {number}: {what}")
-    slowest = max(tuple(result["slowest"]) for result in results)
+    if not options.command:
+        return watch(options)
+    with tempfile.TemporaryDirectory() as folder:
+        options.ref = build_reference(Path(folder))
+        return watch(options)
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Run all inputs and print what came of them; return the exit code."""
+    start, jobs = time.monotonic(), min(options.jobs, options.inputs)
+    bounds = np.linspace(options.first, options.first + options.inputs, jobs + 1).astype(int)
+    watches = [Watch(int(a), int(b - a), options) for a, b in itertools.pairwise(bounds)]
+    threads = [threading.Thread(target=watch.run) for watch in watches]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    counts = sum((watch.counts for watch in watches), collections.Counter())
     for outcome, n in counts.most_common():
         print(f"{n:6d} {outcome}")
-    print(
-        f"slowest {slowest[0]:.1f} s (input {slowest[1]}); {time.monotonic() - start:.0f} s in all"
-    )
-    bad = counts["CRASH"] + counts["TRACEBACK"] + (slowest[0] > options.hang_s)
-    unclear = sum(len(result["wrong"]) for result in results)
-    print(f"crashes {counts['CRASH']}, tracebacks {counts['TRACEBACK']}, unclear {unclear}")
-    return 1 if bad or unclear else 0
+    seconds, number = max(watch.slowest for watch in watches)
+    print(f"slowest {seconds:.1f} s (input {number}); {time.monotonic() - start:.0f} s in all")
+    wrong = {name: counts[name] for name in ("CRASH", "HANG", "TRACEBACK", "UNCLEAR")}
+    print(", ".join(f"{name.lower()} {n}" for name, n in wrong.items()))
+    return int(any(wrong.values()) or counts.total() != options.inputs)
 
 
 if __name__ == "__main__":

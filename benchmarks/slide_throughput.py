@@ -4,7 +4,8 @@
     python benchmarks/slide_throughput.py --slide slide.svs     # one of yours
 
 Both sides read the same patches, in turns, from processes that are already running; the bare reader
-keeps its pixels in its own processes, ours brings them to the process that asked. Peak memory is that
+keeps its pixels in its own processes, ours brings them to the process that asked. The ratio is the
+median over the rounds; the bounds of its middle half stand behind it. Peak memory is that
 of the asking process and of all its reader processes together, over the tissue mask and patches from
 the whole slide.
 """
@@ -15,7 +16,6 @@ import argparse
 import io
 import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -124,9 +124,9 @@ def rate_ours(slide: Slide, xy: np.ndarray, spec: PatchSpec, workers: int) -> fl
     return len(xy) / (time.perf_counter() - start)
 
 
-def throughput(path: Path, workers: int, *, n: int, rounds: int) -> tuple[float, float, float]:
-    """Median patches/s: bare, ours at the slide's own resolution, ours resampled."""
-    bare, ours, resampled = [], [], []
+def throughput(path: Path, workers: int, *, n: int, rounds: int) -> np.ndarray:
+    """Patches/s of each round: bare, ours at the slide's own resolution, ours resampled."""
+    rates = []
     with (
         open_slide(path, pixel_size=PixelSize.square(0.5, MppSource.GIVEN)) as slide,
         multiprocessing.get_context("spawn").Pool(workers, bare_open, (str(path),)) as pool,
@@ -137,10 +137,9 @@ def throughput(path: Path, workers: int, *, n: int, rounds: int) -> tuple[float,
         rate_bare(pool, centres(slide, 128 * workers, 99))
         for seed in range(rounds):
             xy = centres(slide, n, seed)
-            bare.append(rate_bare(pool, xy))
-            ours.append(rate_ours(slide, xy, same, workers))
-            resampled.append(rate_ours(slide, xy, coarser, workers))
-    return statistics.median(bare), statistics.median(ours), statistics.median(resampled)
+            bare, ours = rate_bare(pool, xy), rate_ours(slide, xy, same, workers)
+            rates.append((bare, ours, rate_ours(slide, xy, coarser, workers)))
+    return np.array(rates)
 
 
 def family_mib() -> float:
@@ -190,8 +189,8 @@ def memory(path: str, n: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--slide", type=Path)
-    parser.add_argument("--patches", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--patches", type=int, default=768)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -200,19 +199,25 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = options.slide or write_slide(Path(folder) / "slide.tiff", 16_384)
-        print("workers  bare/s  ours/s  ratio  resampled/s")
+        print("workers  bare/s  ours/s  ratio (middle half)  resampled/s")
         for n in options.workers:
-            bare, ours, resampled = throughput(path, n, n=options.patches, rounds=options.rounds)
-            row = f"{n:7d} {bare:7.0f} {ours:7.0f} {ours / bare:6.2f} {resampled:12.0f}"
+            rates = throughput(path, n, n=options.patches, rounds=options.rounds)
+            bare, ours, resampled = np.median(rates, axis=0)
+            low, middle, high = np.percentile(rates[:, 1] / rates[:, 0], [25, 50, 75])
+            row = f"{n:7d} {bare:7.0f} {ours:7.0f} {middle:6.2f} ({low:.2f}-{high:.2f})"
+            row += f" {resampled:17.0f}"
             print(row, flush=True)
         print("area  peak MiB")
+        peaks = []
         for times, side in ((1, 8192), (4, 16_384), (16, 32_768)):
             written = write_slide(Path(folder) / f"{side}.tiff", side)
             command = [sys.executable, __file__, "--memory-of", written, "--patches"]
             done = subprocess.run(
                 [*command, str(options.patches)], capture_output=True, text=True, check=True
             )
-            print(f"{times:3d}x {done.stdout.strip():>9}", flush=True)
+            peaks.append(float(done.stdout))
+            print(f"{times:3d}x {peaks[-1]:9.1f}", flush=True)
+        print(f"largest / smallest {max(peaks) / min(peaks):.3f}")
 
 
 if __name__ == "__main__":

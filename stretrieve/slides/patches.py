@@ -88,6 +88,7 @@ def _read_ahead(
             batch = running.popleft().result()
             tally.add(batch)
             yield batch
+        tally.report()
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
 
@@ -116,7 +117,7 @@ def _read_batch(
         status[row] = PatchStatus.FAILED
         for pixels in views:
             pixels[row] = 255
-        _log.warning("slide %r: patch %d cannot be read (%s)", str(slide.path), rows[row], reason)
+        _log.info("slide %r: patch %d cannot be read (%s)", str(slide.path), rows[row], reason)
     return PatchBatch(
         views=views,
         xy=centres,
@@ -163,3 +164,11 @@ class _Tally:
                     expected=f"at most {self._allowed} of {self._n_patches}",
                 )
             )
+
+    def report(self) -> None:
+        """Say how many patches failed, when any did."""
+        if self._n_failed:
+            _log.warning(
+                "slide %r: %d of %d patches cannot be read; they are white and marked as failed",
+                str(self._slide.path), self._n_failed, self._n_patches,
+            )  # fmt: skip

@@ -23,6 +23,7 @@ from stretrieve.slides.process import (
 )
 from stretrieve.slides.protocol import Job
 from stretrieve.slides.readers.base import Header
+from stretrieve.slides.shared import BLOCK_BYTES
 
 _log = get_logger(__name__)
 _DECODED_PX_PER_S: Final = 5e6
@@ -46,6 +47,7 @@ class ReaderPool:
 
     def __init__(self, path: Path, limits: ReaderLimits) -> None:
         self.path = path
+        self._file = path.resolve()  # the working folder may change before the next reader
         self._limits = limits
         self._free = threading.Condition()
         self._idle: list[ReaderProcess] = []
@@ -66,7 +68,7 @@ class ReaderPool:
     def _open(self) -> ReaderProcess:
         for attempt in range(self._limits.retries + 1):
             try:
-                return ReaderProcess(self.path, timeout_s=self._limits.open_timeout_s)
+                return ReaderProcess(self._file, timeout_s=self._limits.open_timeout_s)
             except ReaderFaultError as error:
                 raise SlideError(explain(self._name(), got=str(error))) from error
             except DeadReaderError as error:
@@ -83,7 +85,7 @@ class ReaderPool:
             self._n_hangs += hung
             self._n_crashes += not hung
             n_hangs, n_crashes = self._n_hangs, self._n_crashes
-        _log.warning("%s: a reader process %s", self._name(), error)
+        _log.info("%s: a reader process %s", self._name(), error)
         if n_hangs > self._limits.max_hangs or n_crashes > self._limits.max_crashes:
             raise SlideError(
                 explain(
@@ -164,13 +166,14 @@ class ReaderPool:
         allowed = self._limits.retries if retries is None else retries
         todo = list(range(len(jobs)))
         while todo:
+            now, later = _split(jobs, todo)
             with self._borrow(1 if self.header.whole_px else max_processes) as process:
-                failed, left = self._pass(process, jobs, outs, todo)
+                failed, left = self._pass(process, jobs, outs, now)
             for index, reason in failed.items():
                 tries[index] += 1
                 reasons[index] = reason
             again = [index for index in failed if tries[index] <= allowed]
-            todo = again + left
+            todo = again + left + later
             for index in again:
                 del reasons[index]
         return reasons
@@ -211,6 +214,16 @@ class ReaderPool:
             self._n_live -= len(self._idle)
             self._free.notify_all()
         self._finalizer()
+
+
+def _split(jobs: Sequence[Job], todo: list[int]) -> tuple[list[int], list[int]]:
+    """Cut a list of jobs where their pictures no longer fit into one block; one job always does."""
+    total = 0
+    for place, index in enumerate(todo):
+        total += jobs[index].out_bytes
+        if total > BLOCK_BYTES and place:
+            return todo[:place], todo[place:]
+    return todo, []
 
 
 def _end_all(idle: list[ReaderProcess]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -23,18 +24,17 @@ from stretrieve.slides.protocol import (
     ClosedError,
     Job,
     receive_bytes,
-    receive_exactly,
     receive_message,
     send_message,
 )
 from stretrieve.slides.readers.base import Header
+from stretrieve.slides.shared import SharedBlock
 
 BOOT: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from stretrieve.slides.worker import main; main(int(sys.argv[2]))"
 )
 _ROOT: Final = str(Path(__file__).resolve().parents[2])
-_BUFFER_BYTES: Final = 1 << 20
 _REMARK_BYTES: Final = 2_000
 _END_S: Final = 5.0
 
@@ -72,36 +72,38 @@ class ReaderProcess:
     """
 
     def __init__(self, path: Path, *, timeout_s: float) -> None:
-        self._remarks = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
-        ours, theirs = socket.socketpair()
-        self._channel = ours
-        try:
-            self._process = self._start(theirs)
-        except OSError as error:
-            ours.close()
-            self._remarks.close()
-            raise ResourceError(explain("reader process", got=f"not started ({error})")) from error
-        finally:
-            theirs.close()
+        with contextlib.ExitStack() as undo:
+            try:
+                self._remarks = undo.enter_context(tempfile.TemporaryFile())
+                self._block = SharedBlock.create()
+                undo.callback(self._block.close)
+                self._channel, theirs = socket.socketpair()
+                undo.callback(self._channel.close)
+                with theirs:
+                    self._process = self._start(theirs)
+            except OSError as error:
+                raise ResourceError(
+                    explain("reader process", got=f"not started ({error})")
+                ) from error
+            undo.pop_all()
+        self._place = 0
         self.header = self._open(path, timeout_s)
 
     def _start(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
-        for side in (self._channel, theirs):
-            side.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-            side.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         return subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             [sys.executable, "-P", "-c", BOOT, _ROOT, str(theirs.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=self._remarks,
-            pass_fds=(theirs.fileno(),),
+            pass_fds=(theirs.fileno(), self._block.descriptor),
             env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )
 
     def _open(self, path: Path, timeout_s: float) -> Header:
         self._channel.settimeout(timeout_s)
+        name = os.fsencode(path.resolve()).hex()
         try:
-            send_message(self._channel, {"path": os.fsencode(path.resolve()).hex()})
+            send_message(self._channel, {"path": name, "block": self._block.descriptor})
             reply = receive_message(self._channel)
         except (ClosedError, TimeoutError, ValueError) as error:
             raise self._obituary(error, timeout_s) from error
@@ -120,16 +122,26 @@ class ReaderProcess:
         ------
         DeadReaderError
             When the process is gone.
+        ResourceError
+            When there is no memory for the pixels.
         """
         self._channel.settimeout(_END_S)
         payload = b"".join(JOB.pack(*job) for job in jobs)
+        wanted = sum(job.out_bytes for job in jobs)
         try:
-            send_message(self._channel, {"jobs": len(jobs)}, payload)
+            size = self._block.resize(wanted)
+        except OSError as error:
+            raise ResourceError(
+                explain("memory for pixels", got=f"{wanted} bytes refused ({error})")
+            ) from error
+        self._place = 0
+        try:
+            send_message(self._channel, {"jobs": len(jobs), "block": size}, payload)
         except (ClosedError, TimeoutError) as error:
             raise self._obituary(error, _END_S) from error
 
     def fetch(self, out: npt.NDArray[np.uint8], *, timeout_s: float) -> None:
-        """Receive the pixels of the next job.
+        """Take the pixels of the next job.
 
         Parameters
         ----------
@@ -146,15 +158,20 @@ class ReaderProcess:
             When the process crashed or hung; it is gone.
         """
         self._channel.settimeout(timeout_s)
+        place = self._place
+        self._place += out.nbytes
         try:
             kind, n_bytes = REPLY.unpack(receive_bytes(self._channel, REPLY.size))
             if kind == FAULT:
                 raise ReaderFaultError(
                     receive_bytes(self._channel, n_bytes).decode(errors="replace")
                 )
-            _receive_pixels(self._channel, n_bytes, out)
         except (ClosedError, TimeoutError) as error:
             raise self._obituary(error, timeout_s) from error
+        if n_bytes != out.nbytes:
+            raise self._obituary(ClosedError(), timeout_s)
+        pixels = np.frombuffer(self._block.pixels, np.uint8, count=out.nbytes, offset=place)
+        out[...] = pixels.reshape(out.shape)
 
     def _obituary(self, error: Exception, timeout_s: float) -> DeadReaderError:
         """End the process and say what it died of."""
@@ -177,12 +194,14 @@ class ReaderProcess:
         return "".join(c for c in said[-1] if c.isprintable())[:200] if said else ""
 
     def close(self) -> None:
-        """End the process. It writes nothing, so there is nothing to wait for."""
+        """End the process, without waiting longer than a moment for one that the kernel holds."""
         self._channel.close()
         if self._process.poll() is None:
             self._process.kill()
-        self._process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=_END_S)
         self._remarks.close()
+        self._block.close()
 
     @property
     def is_alive(self) -> bool:
@@ -193,12 +212,6 @@ class ReaderProcess:
     def pid(self) -> int:
         """Process id."""
         return self._process.pid
-
-
-def _receive_pixels(channel: socket.socket, n_bytes: int, out: npt.NDArray[np.uint8]) -> None:
-    if n_bytes != out.nbytes:
-        raise ClosedError
-    receive_exactly(channel, out.data.cast("B"))
 
 
 def _cause(code: int) -> str:

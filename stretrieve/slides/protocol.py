@@ -1,6 +1,7 @@
 """What the user's process and a reader process say to each other over a socket.
 
-Every message begins with its length. Requests and headers are JSON; jobs and pixels are raw numbers.
+Every message begins with its length. Requests and headers are JSON; jobs are raw numbers. Pixels lie in
+a block of memory that both see, one region after the other, and only word of them crosses the socket.
 Nothing is ever unpickled.
 """
 
@@ -14,7 +15,7 @@ from typing import Any, Final, NamedTuple
 _LENGTH: Final = struct.Struct("<I")
 _MAX_MESSAGE_BYTES: Final = 1 << 20
 REPLY: Final = struct.Struct("<BI")
-"""Outcome of one job and the number of bytes that follow."""
+"""Outcome of one job and the size of its pixels, or of the text that follows."""
 PIXELS: Final = 0
 FAULT: Final = 1
 
@@ -47,6 +48,11 @@ class Job(NamedTuple):
     bottom: float
     out_width: int
     out_height: int
+
+    @property
+    def out_bytes(self) -> int:
+        """Size of the picture, RGB."""
+        return 3 * self.out_width * self.out_height
 
 
 JOB: Final = struct.Struct("<5q4d2q")

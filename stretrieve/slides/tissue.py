@@ -159,7 +159,7 @@ def tissue_mask(
             explain(
                 f"slide {str(slide.path)!r}",
                 got="no tissue",
-                remedy="check the image, or draw the regions and give them as GeoJSON",
+                remedy="check the image, or draw regions and give them as GeoJSON (--regions)",
             )
         )
     return TissueMask(mask, slide.dimensions, slide.pixel_size)

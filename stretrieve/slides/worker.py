@@ -31,6 +31,7 @@ from stretrieve.slides.protocol import (
 )
 from stretrieve.slides.readers.base import Reader, ReaderError
 from stretrieve.slides.readers.choose import open_reader
+from stretrieve.slides.shared import SharedBlock
 
 _FAULTS = (
     ReaderError,
@@ -84,21 +85,28 @@ def _serve(channel: socket.socket) -> None:
         send_message(channel, {"fault": _one_line(error)})
         return
     send_message(channel, {"header": reader.header.to_dict()})
+    block = SharedBlock(int(request["block"]))
     while True:
-        n_jobs = int(receive_message(channel)["jobs"])
-        jobs = receive_bytes(channel, n_jobs * JOB.size)
+        asked = receive_message(channel)
+        jobs = receive_bytes(channel, int(asked["jobs"]) * JOB.size)
+        block.follow(int(asked["block"]))
+        place = 0
         for values in JOB.iter_unpack(jobs):
-            _answer(channel, reader, Job(*values))
+            job = Job(*values)
+            _answer(channel, reader, job, memoryview(block.pixels)[place : place + job.out_bytes])
+            place += job.out_bytes
 
 
-def _answer(channel: socket.socket, reader: Reader, job: Job) -> None:
-    try:
-        pixels = sample(reader, job).tobytes()
-    except _FAULTS as error:
-        text = _one_line(error).encode()
-        _send(channel, REPLY.pack(FAULT, len(text)), text)
-    else:
-        _send(channel, REPLY.pack(PIXELS, len(pixels)), pixels)
+def _answer(channel: socket.socket, reader: Reader, job: Job, out: memoryview) -> None:
+    with out:
+        try:
+            pixels = sample(reader, job).tobytes()
+            out[:] = pixels
+        except _FAULTS as error:
+            text = _one_line(error).encode()
+            _send(channel, REPLY.pack(FAULT, len(text)), text)
+        else:
+            _send(channel, REPLY.pack(PIXELS, len(pixels)))
 
 
 def _send(channel: socket.socket, *parts: bytes) -> None:

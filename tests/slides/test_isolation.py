@@ -107,7 +107,7 @@ def dead_tiles(path: Path, tiles: list[int]) -> Path:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_dead_tiles_fail_exactly_their_patches(tmp_path: Path, workers: int) -> None:
+def test_dead_tiles_fail_exactly_their_patches(tmp_path: Path, workers: int, caplog) -> None:
     """A dead tile poisons an OpenSlide handle for good; it must not poison the next patch."""
     path = dead_tiles(write_pyramid(tmp_path / "a.tiff", tissue_picture()), [1, 7])  # 5 tiles a row
     centres = np.stack(np.meshgrid(np.arange(64, 640, 128), np.arange(64, 380, 128)), -1).reshape(
@@ -116,6 +116,10 @@ def test_dead_tiles_fail_exactly_their_patches(tmp_path: Path, workers: int) -> 
     with open_slide(path) as slide:
         status = statuses(slide, centres, workers=workers)
         np.testing.assert_array_equal(np.flatnonzero(status), [1, 7])
+        assert [m for m in caplog.messages if "patches" in m] == [
+            f"slide {str(path)!r}: 2 of {len(centres)} patches cannot be read; "
+            "they are white and marked as failed"
+        ]
         assert (slide.overview((64, 48))[24:, :32] < 250).any()
 
 
@@ -160,9 +164,12 @@ def test_absurd_headers_are_refused_or_read(
     patch_tag(path, level, tag, value)
     try:
         with open_slide(path) as slide:
-            slide.thumbnail(64)
+            picture = slide.thumbnail(64)
     except SlideError as error:
         one_line(error)
+    else:
+        assert max(picture.shape[:2]) <= 64
+        assert picture.shape[2] == 3
 
 
 def test_a_storage_tile_beyond_all_bounds_is_refused_before_pixels_are_read(tmp_path: Path) -> None:

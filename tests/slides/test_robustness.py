@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,7 @@ def run_benchmark(name: str, *arguments: object) -> subprocess.CompletedProcess[
 def test_damaged_slides_give_clear_errors_only() -> None:
     done = run_benchmark("fuzz_slides.py", "--inputs", 40, "--seed", 7)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "crashes 0, tracebacks 0, unclear 0" in done.stdout
+    assert "crash 0, hang 0, traceback 0, unclear 0" in done.stdout
     counts = {
         line.split(maxsplit=1)[1]: int(line.split()[0]) for line in done.stdout.splitlines()[:-2]
     }
@@ -46,6 +47,19 @@ def test_damaged_slides_give_clear_errors_only() -> None:
 def test_many_slides_leave_nothing_behind() -> None:
     done = run_benchmark("slide_soak.py", "--slides", 12)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_a_fixed_encoder_sees_the_same_tissue_at_two_resolutions(shared_data: Path) -> None:
+    """A real slide at 0.25 and 0.5 µm/px, and at its own resolution and half of it."""
+    slide = shared_data / "data/wsi/aperio/CMU-1-Small-Region.svs"
+    weights = shared_data / "weights/mobilenetv2_imagenet.safetensors"
+    done = run_benchmark("slide_resolution.py", slide, "--weights", weights)
+    assert done.returncode == 0, done.stdout + done.stderr
+    same = re.findall(r"median cosine (0\.\d+), .* other places (0\.\d+)", done.stdout)
+    assert len(same) == 3
+    assert all(float(here) >= 0.98 for here, _ in same[:2])
+    assert all(float(there) < 0.8 for _, there in same)
 
 
 def loaded_by(code: str) -> set[str]:
