@@ -1,6 +1,7 @@
 """Damage section files at random and read them as a build would; only clear errors may come out.
 
     python benchmarks/fuzz_spots.py --inputs 5000 --jobs 2
+    python benchmarks/fuzz_spots.py --inputs 200 --jobs 2 --command
 
 Every input follows from its number and the seed alone (``--first N --inputs 1`` repeats one). Damaged
 are h5ad, 10x h5, xenium and zarr files (bytes and structure), count tables, selection tables, Matrix
@@ -8,13 +9,15 @@ Market folders, parquet and CSV positions, metadata and samplesheets. Counted ar
 held against what a section promises), errors of ours (one line each; those where C code crashed in the
 library's reading process are listed apart), and four outcomes that must not be: any other exception, a
 broken promise, an input that takes longer than ``--hang-s``, and a crash of the process that called the
-library. Exit code 1 when a count that must be 0 is not.
+library. With ``--command`` every input goes through ``stretrieve check`` instead, which must end with 0,
+or say one line on stderr and end with 3. Exit code 1 when a count that must be 0 is not.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import csv
 import gzip
 import itertools
 import json
@@ -241,7 +244,14 @@ def promises(section: Section) -> None:
         raise AssertionError(f"broken promise {good.index(False)}")
 
 
-def one(number: int, seed: int, cases: dict[str, tuple[SheetRow, list[Path]]], work: Path) -> str:
+def one(
+    number: int,
+    seed: int,
+    cases: dict[str, tuple[SheetRow, list[Path]]],
+    work: Path,
+    *,
+    command: bool,
+) -> str:
     """Damage one file of one case and read it; return how it went."""
     rng = np.random.default_rng((seed, number))
     name = list(cases)[number % len(cases)]
@@ -254,13 +264,16 @@ def one(number: int, seed: int, cases: dict[str, tuple[SheetRow, list[Path]]], w
     shutil.copytree(home, copy)
     victim = copy / files[int(rng.integers(len(files)))].relative_to(home)
     damage(victim, rng)
+    spots = copy / row.spots.relative_to(home) if row.spots else None
+    moved = SheetRow(**{f: getattr(row, f) for f in ("section", "species", "platform", "format")},
+                     counts=copy / row.counts.relative_to(home), spots=spots)  # fmt: skip
+    if command:
+        outcome = check(number, moved, copy)
+        return outcome if outcome[:4].isupper() else f"{name}: {outcome}"
     try:
         if name == "sheet":
             read_sheet(copy / "sheet.csv")
             return f"{name}: read"
-        spots = copy / row.spots.relative_to(home) if row.spots else None
-        moved = SheetRow(**{f: getattr(row, f) for f in ("section", "species", "platform", "format")},
-                         counts=copy / row.counts.relative_to(home), spots=spots)  # fmt: skip
         promises(read_section(moved))
     except InputError as error:
         if "intact file" in str(error) and str(error).startswith("reading "):
@@ -276,7 +289,30 @@ def one(number: int, seed: int, cases: dict[str, tuple[SheetRow, list[Path]]], w
     return f"{name}: read"
 
 
-def work(first: int, n: int, seed: int) -> int:
+def check(number: int, row: SheetRow, copy: Path) -> str:
+    """Check one section through the command; return how it went."""
+    sheet = copy / "sheet.csv"
+    if not sheet.is_file():
+        fields = {
+            "section": row.section, "species": row.species, "platform": row.platform,
+            "format": row.format, "counts": row.counts, "spots": row.spots or "",
+        }  # fmt: skip
+        with sheet.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(fields))
+            writer.writeheader()
+            writer.writerow(fields)
+    command = [sys.executable, "-m", "stretrieve", "check", sheet, "--out", copy / "out"]
+    command += ["--json"] * (number % 2) + ["--quiet"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    lines = done.stderr.splitlines()
+    if done.returncode == 0 and not lines:
+        return "read"
+    if done.returncode == 3 and len(lines) == 1 and lines[0].startswith("error: "):
+        return "refused"
+    return f"UNCLEAR exit {done.returncode}, stderr {done.stderr}"
+
+
+def work(first: int, n: int, seed: int, *, command: bool) -> int:
     """Run inputs in this process; one line of JSON before and after each."""
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
@@ -289,7 +325,7 @@ def work(first: int, n: int, seed: int) -> int:
         cases = write_cases(base)
         for number in range(first, first + n):
             report.write(json.dumps({"start": number}) + "\n")
-            outcome = one(number, seed, cases, copies)
+            outcome = one(number, seed, cases, copies, command=command)
             report.write(json.dumps({"end": number, "outcome": outcome}) + "\n")
     return 0
 
@@ -318,6 +354,7 @@ class Watch:
             str(self.options.seed),
         ]
         command = [sys.executable, __file__, "--work", *ends]
+        command += ["--command"] * self.options.command
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         running, since = -1, time.monotonic()
         timer = threading.Timer(0, lambda: None)
@@ -352,10 +389,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--hang-s", type=float, default=30.0)
+    parser.add_argument("--command", action="store_true", help="through stretrieve check")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        return work(options.first, options.inputs, options.seed)
+        return work(options.first, options.inputs, options.seed, command=options.command)
     start, jobs = time.monotonic(), min(options.jobs, options.inputs)
     bounds = np.linspace(options.first, options.first + options.inputs, jobs + 1).astype(int)
     watches = [Watch(int(a), int(b - a), options) for a, b in itertools.pairwise(bounds)]

@@ -95,12 +95,15 @@ def read_positions(path: Path) -> SpotTable:
         table = _named(path, header, rows)
     elif {"x", "y", "pixel_x", "pixel_y"} <= set(header):
         table = _selection(path, header, rows)
+    elif header == ["", "x", "y"] and all(SPOT_NAME.match(row[0]) for row in rows):
+        table = _named(path, ["spot_id", "pixel_x", "pixel_y"], rows)
     else:
         raise SectionError(
             explain(
                 path.name,
                 got=f"columns {', '.join(header)[:160]}",
-                expected="x, y, pixel_x, pixel_y; or spot_id, pixel_x, pixel_y; or Space Ranger's",
+                expected="x, y, pixel_x, pixel_y; or spot_id, pixel_x, pixel_y; or '<x>x<y>', X, Y; "
+                "or Space Ranger's",
             )
         )
     check_unique(path.name, table.spot_ids)

@@ -52,6 +52,8 @@ class SheetRow:
         side of a spot in microns.
     mpp
         Size of a level-0 pixel; ``None`` when it has to come from the files or the spot grid.
+    labels
+        Table of a pathologist's labels by spot; ``None`` when there is none.
     """
 
     section: str
@@ -65,6 +67,7 @@ class SheetRow:
     spots: Path | None = None
     format: str = AUTO
     mpp: PixelSize | None = None
+    labels: Path | None = None
 
     @property
     def spot_um(self) -> float | None:

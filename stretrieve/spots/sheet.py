@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import difflib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from stretrieve.errors import InputNotFoundError, MppError, SheetError, explain
+from stretrieve.errors import InputNotFoundError, MppError, SectionError, SheetError, explain
 from stretrieve.spots.formats import AUTO, READERS, split_format
 from stretrieve.spots.row import (
     UNKNOWN_PATIENT,
@@ -22,6 +22,7 @@ from stretrieve.spots.row import (
     check_section_name,
     parse_mpp,
 )
+from stretrieve.spots.validate import check_names
 from stretrieve.units import PixelSize
 
 COLUMNS: Final = (
@@ -36,10 +37,11 @@ COLUMNS: Final = (
     "spots",
     "format",
     "mpp",
+    "labels",
 )
 REQUIRED: Final = ("section", "counts")
 
-_PATHS: Final = ("image", "counts", "spots")
+_PATHS: Final = ("image", "counts", "spots", "labels")
 _TEXTS: Final = ("organ", "platform", "disease")
 _MAX_BYTES: Final = 16 << 20
 _MAX_FAULTS: Final = 20
@@ -130,6 +132,7 @@ def _parse_row(
         check_section_name(cells["section"])
     except SheetError as error:
         faults.append(str(error))
+    faults += _label_faults(cells)
     if not cells.get("counts"):
         faults.append("counts is empty")
     paths = {name: _path(name, cells.get(name, ""), folder, faults) for name in _PATHS}
@@ -147,11 +150,23 @@ def _parse_row(
         species=canonical_species(cells.get("species", "")),
         image=paths["image"],
         spots=paths["spots"],
+        labels=paths["labels"],
         format=form,
         mpp=size,
         **texts,
     )
     return row, faults
+
+
+def _label_faults(cells: Mapping[str, str]) -> list[str]:
+    """Find path-like labels: they are never paths here, but other tools may be less careful."""
+    faults = []
+    for name in ("patient", "species", *_TEXTS):
+        try:
+            check_names(name, [cells[name]] if cells.get(name) else [])
+        except SectionError as error:
+            faults.append(str(error))
+    return faults
 
 
 def _format_faults(form: str) -> list[str]:

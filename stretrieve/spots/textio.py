@@ -12,6 +12,8 @@ from stretrieve.errors import InputNotFoundError, SectionError, explain
 
 MAX_TEXT_BYTES: Final = 4 << 30
 _MAX_LINE: Final = 64 << 20
+_MAX_RATIO: Final = 400
+_SMALL_BYTES: Final = 64 << 20
 
 
 def read_lines(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> Iterator[str]:
@@ -29,12 +31,14 @@ def read_lines(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> Iterator[str]:
     InputNotFoundError
         When there is no such file.
     SectionError
-        When the file is not text, is damaged or is larger than ``max_bytes``.
+        When the file is not text, is damaged, is larger than ``max_bytes``, or grows in decompression
+        as no table of counts does.
     """
     if not path.is_file():
         raise InputNotFoundError(explain("file", got=f"no file {path}"))
     total = 0
     try:
+        most = max(_SMALL_BYTES, _MAX_RATIO * path.stat().st_size)
         with path.open("rb") as probe:
             zipped = probe.read(2) == b"\x1f\x8b"
         with gzip.open(path, "rb") if zipped else path.open("rb") as stream:
@@ -44,6 +48,14 @@ def read_lines(path: Path, *, max_bytes: int = MAX_TEXT_BYTES) -> Iterator[str]:
                 if total > max_bytes or len(line) >= _MAX_LINE:
                     raise SectionError(
                         explain(path.name, got="too much text", expected=f"up to {max_bytes} bytes")
+                    )
+                if zipped and total > most:
+                    raise SectionError(
+                        explain(
+                            path.name,
+                            got=f"over {total >> 20} MB of text in {path.stat().st_size} bytes",
+                            expected=f"up to {_MAX_RATIO} times its size",
+                        )
                     )
                 text = line.decode("utf-8-sig" if first else "utf-8").rstrip("\r\n")
                 first = False

@@ -105,6 +105,19 @@ def test_section_names_that_look_like_paths_are_refused(folder: Path, name: str)
     assert "section name" in fault(folder, f'section,counts\n"{name}",counts.tsv\n')
 
 
+@pytest.mark.parametrize("column", ["patient", "organ", "species", "platform", "disease"])
+@pytest.mark.parametrize("label", ["../../x", "/etc", "a\nb", "x" * 300])
+def test_labels_that_look_like_paths_are_refused(folder: Path, column: str, label: str) -> None:
+    message = fault(folder, f'section,counts,{column}\ns,counts.tsv,"{label}"\n')
+    assert f": {column}: got " in message
+    assert "\n" not in message
+
+
+def test_labels_with_a_slash_inside_are_fine(folder: Path) -> None:
+    (folder / "sheet.csv").write_text("section,counts,organ\ns,counts.tsv,placenta/embryo\n")
+    assert read_sheet(folder / "sheet.csv")[0].organ == "placenta/embryo"
+
+
 def test_empty_sheets(folder: Path) -> None:
     assert "no section is listed" in fault(folder, "section,counts\n")
     assert "empty file" in fault(folder, "")

@@ -61,6 +61,17 @@ def test_positions_of_a_selection_table_and_of_a_plain_csv(tmp_path: Path) -> No
     assert (ids.tolist(), xy.tolist()) == (["hello", "world"], [[1, 2], [3, 4]])
 
 
+def test_text_that_unpacks_without_end_is_refused_before_it_is_parsed(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.tsv.gz"
+    bomb.write_bytes(gzip.compress(b"0\t" * 999 + b"0\n" + (b"0\t" * 999 + b"0\n") * 40_000))
+    with pytest.raises(SectionError, match="400 times its size"):
+        list(read_lines(bomb))
+    dense = np.random.default_rng(0).integers(0, 3, (400, 40_000)).astype("U1")
+    real = tmp_path / "real.tsv.gz"
+    real.write_bytes(gzip.compress("\n".join("\t".join(row) for row in dense).encode(), 1))
+    assert len(list(read_lines(real))) == 400
+
+
 @pytest.mark.parametrize(
     "text",
     [

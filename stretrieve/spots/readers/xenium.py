@@ -9,7 +9,6 @@ a pseudo-spot is given as ``xenium@100``; 55 µm otherwise.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,14 +36,6 @@ _CELLS: Final = "cells.parquet"
 _IMAGES: Final = ("*he_image.ome.tif", "*he_image.ome.tiff", "*_he.ome.tif")
 _ALIGNMENTS: Final = ("*he_imagealignment.csv", "*imagealignment.csv", "*alignment.csv")
 _MAX_BINS: Final = 20_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Points:
-    """Things to pool: position in microns, what they are, how often."""
-
-    xy_um: npt.NDArray[np.float64]
-    counts: sparse.csr_matrix
 
 
 class XeniumReader:
