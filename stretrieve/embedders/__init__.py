@@ -8,6 +8,7 @@ from typing import Any
 
 from stretrieve.embedders.base import Embedder, Embeddings, SectionPatches
 from stretrieve.embedders.data import collect_patches
+from stretrieve.embedders.memo import kept_features
 from stretrieve.embedders.storage import read_config
 from stretrieve.registry import Registry
 
@@ -18,6 +19,7 @@ __all__ = [
     "SectionPatches",
     "collect_patches",
     "create_embedder",
+    "kept_features",
     "load_embedder",
 ]
 

@@ -44,9 +44,17 @@ class Embedder(ABC):
     from training sections. Embedders with gradients also implement
     :class:`~stretrieve.embedders.trainable.TrainableEmbedder` and are driven by
     :mod:`stretrieve.training`.
+
+    Attributes
+    ----------
+    name
+        What it is registered under.
+    needs
+        What a user has to bring, in a few words, for ``stretrieve embedders``.
     """
 
     name: ClassVar[str]
+    needs: ClassVar[str] = ""
 
     @property
     @abstractmethod
@@ -62,6 +70,22 @@ class Embedder(ABC):
     @abstractmethod
     def gene_names(self) -> tuple[str, ...]:
         """Gene keys that :meth:`embed_expression` reads; empty before :meth:`fit`."""
+
+    @property
+    def encoder_facts(self) -> Mapping[str, Any]:
+        """What its image encoder is: architecture, weights, revision, licence, preprocessing.
+
+        Plain JSON data for the manifest; empty where there is no network.
+        """
+        return {}
+
+    @property
+    def is_row_wise(self) -> bool:
+        """Whether :meth:`project_patches` maps each patch on its own.
+
+        A slide is then projected, searched and written part by part while it is still being read.
+        """
+        return False
 
     @abstractmethod
     def fit(self, sections: Sequence[SectionPatches], *, progress: Progress = SILENT) -> None:

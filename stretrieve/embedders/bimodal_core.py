@@ -87,6 +87,11 @@ class BimodalCore(Embedder):
         return self._panel.names if self._panel else ()
 
     @property
+    def is_row_wise(self) -> bool:
+        """Each patch is mapped on its own."""
+        return True
+
+    @property
     def model(self) -> BimodalModel:
         """The fitted network."""
         if self._model is None:
@@ -109,6 +114,11 @@ class BimodalCore(Embedder):
     def encoder(self) -> EncoderDescription:
         """What the image tower is and where its weights came from."""
         return self._encoder.describe()
+
+    @property
+    def encoder_facts(self) -> Mapping[str, Any]:
+        """:attr:`encoder` as plain JSON data."""
+        return settings_to_dict(self.encoder)
 
     @property
     def _device(self) -> torch.device:

@@ -71,6 +71,7 @@ class BleepEmbedder(BimodalEmbedder):
     """
 
     name: ClassVar[str] = "bleep"
+    needs: ClassVar[str] = "one view; weights of a timm or open_clip tower; seconds of training"
 
     def __init__(
         self, settings: BleepSettings | None = None, *, encoder: PatchEncoder | None = None

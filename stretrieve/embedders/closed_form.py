@@ -81,6 +81,11 @@ class ClosedFormEmbedder(Embedder):
         """Gene keys of the panel; empty before :meth:`fit`."""
         return self._panel.names if self._panel else ()
 
+    @property
+    def is_row_wise(self) -> bool:
+        """Each patch is mapped on its own."""
+        return True
+
     def fit(self, sections: Sequence[SectionPatches], *, progress: Progress = SILENT) -> None:
         """Choose genes, measure features and solve for both maps.
 

@@ -54,6 +54,7 @@ class ColourEmbedder(ClosedFormEmbedder):
     """
 
     name: ClassVar[str] = "colour"
+    needs: ClassVar[str] = "one view; no weights"
 
     def __init__(self, settings: ColourSettings | None = None) -> None:
         self.settings = settings or ColourSettings()

@@ -103,6 +103,7 @@ class FrozenEmbedder(BimodalEmbedder):
     """
 
     name: ClassVar[str] = "frozen"
+    needs: ClassVar[str] = "one view; weights of a timm or open_clip tower"
 
     def __init__(
         self, settings: FrozenSettings | None = None, *, encoder: PatchEncoder | None = None

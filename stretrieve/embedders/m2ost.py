@@ -53,6 +53,7 @@ class M2ostEmbedder(BimodalEmbedder):
     """
 
     name: ClassVar[str] = "m2ost"
+    needs: ClassVar[str] = "one to four views; no weights to start from: many spots, better a GPU"
 
     def __init__(
         self,

@@ -49,6 +49,9 @@ class MclstexpEmbedder(BimodalEmbedder):
     """
 
     name: ClassVar[str] = "mclstexp"
+    needs: ClassVar[str] = (
+        "one view; weights of a timm or open_clip tower; whole sections; seconds of training"
+    )
 
     def __init__(
         self, settings: MclstexpSettings | None = None, *, encoder: PatchEncoder | None = None

@@ -93,6 +93,7 @@ class Preset:
             std=self.normalisation[1],
             pooling=self.pooling,
             model_kwargs=dict(self.model_kwargs),
+            licence=self.licence,
         )
 
 

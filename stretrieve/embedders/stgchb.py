@@ -58,6 +58,9 @@ class StgchbEmbedder(BimodalEmbedder):
     """
 
     name: ClassVar[str] = "stgchb"
+    needs: ClassVar[str] = (
+        "one view and its neighbours; weights of a timm or open_clip tower; seconds of training"
+    )
 
     def __init__(
         self, settings: StgchbSettings | None = None, *, encoder: PatchEncoder | None = None
@@ -114,6 +117,14 @@ class StgchbEmbedder(BimodalEmbedder):
         """Return expression components of a section, not gathered."""
         return self.graph_model.components(super()._expression(counts, genes))
 
+    def _graphs(
+        self, xy_um: npt.NDArray[np.float64]
+    ) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+        """Return what patches and what expression are gathered over."""
+        positions = np.asarray(xy_um, dtype=np.float64)
+        used = self._used
+        return used.graph.build(positions), used.expression_graph().build(positions)
+
     def _own_inputs(self, patches: SectionPatches, features: Embeddings) -> tuple[Floats, Floats]:
         """Return standardised features and expression components of a section, not gathered."""
         section = patches.section
@@ -128,9 +139,10 @@ class StgchbEmbedder(BimodalEmbedder):
         progress: Progress,
     ) -> None:
         model, used = self.graph_model, self._used
-        graphs = [used.graph.build(s.section.xy_um) for s in sections]
+        graphs = [self._graphs(s.section.xy_um) for s in sections]
         gathered = [
-            (aggregate(g, x), aggregate(g, y)) for g, (x, y) in zip(graphs, inputs, strict=True)
+            (aggregate(near[0], own[0]), aggregate(near[1], own[1]))
+            for near, own in zip(graphs, inputs, strict=True)
         ]
         closed_form = used.start is Start.CLOSED_FORM or used.head is Head.CLOSED_FORM
         for side, name in enumerate(("image", "expression")):
@@ -140,7 +152,7 @@ class StgchbEmbedder(BimodalEmbedder):
             pretrain(
                 convolution,
                 [pair[side] for pair in inputs],
-                graphs,
+                [pair[side] for pair in graphs],
                 settings=used.infomax,
                 seed=used.seed + side,
                 label=f"infomax on {name}",
@@ -178,13 +190,13 @@ class StgchbEmbedder(BimodalEmbedder):
     def spot_inputs(self, patches: SectionPatches) -> Mapping[str, npt.NDArray[Any]]:
         """Return inputs of both graph convolutions, each spot's own and gathered ones."""
         features, expression = self._own_inputs(patches, self.section_features(patches))
-        graph = self._used.graph.build(patches.section.xy_um)
+        image_graph, expression_graph = self._graphs(patches.section.xy_um)
         return {
-            "features": aggregate(graph, features),
-            "expression": aggregate(graph, expression),
+            "features": aggregate(image_graph, features),
+            "expression": aggregate(expression_graph, expression),
             "own_features": features,
             "own_expression": expression,
-            "own_weight": graph.diagonal().astype(np.float32)[:, None],
+            "own_weight": image_graph.diagonal().astype(np.float32)[:, None],
         }
 
     def encode_batch(self, batch: TrainBatch) -> dict[str, Tensor]:
@@ -228,6 +240,11 @@ class StgchbEmbedder(BimodalEmbedder):
                 loss = loss + self._used.bottleneck_weight * kept
         return loss
 
+    @property
+    def is_row_wise(self) -> bool:
+        """A patch is mapped together with its neighbours."""
+        return False
+
     def project_patches(self, features: Embeddings, xy_um: npt.NDArray[np.float64]) -> Embeddings:
         """Map features ``(n_patches, feature_dim)`` of a whole slide to ``(n_patches, dim)``.
 
@@ -240,7 +257,7 @@ class StgchbEmbedder(BimodalEmbedder):
         """
         model = self.graph_model
         check_features(features, self._encoder.dim, name=self.name)
-        graph = self._used.graph.build(np.asarray(xy_um, dtype=np.float64))
+        graph, _ = self._graphs(xy_um)
         return self._project(graph, features, model.project_image, prepare=model.standardise)
 
     def embed_expression(
@@ -254,7 +271,7 @@ class StgchbEmbedder(BimodalEmbedder):
             When less than half of :attr:`gene_names` is among ``genes``.
         """
         model = self.graph_model
-        graph = self._used.graph.build(np.asarray(xy_um, dtype=np.float64))
+        _, graph = self._graphs(xy_um)
         values = self._expression(counts, genes)
         return self._project(graph, values, model.project_expression)
 

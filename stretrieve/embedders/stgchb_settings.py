@@ -32,7 +32,7 @@ class InfomaxSettings:
     """
 
     epochs: int = 50
-    learning_rate: float = 1e-4
+    learning_rate: float = 1e-5
 
     def __post_init__(self) -> None:
         if self.epochs < 0 or not self.learning_rate > 0:
@@ -48,8 +48,11 @@ class StgchbSettings(BimodalSettings):
     Parameters
     ----------
     graph
-        Which spots are neighbours, on sections and on query slides alike, and how much a spot
+        Which spots are neighbours, on sections and on query slides alike, and how much a patch
         itself weighs (published: as much as one neighbour).
+    expression_self_weight
+        How much a spot's own expression weighs beside each neighbour's. Context helps to read a
+        patch; expression that is averaged over neighbours is a blurred target and a blurred answer.
     expression_components
         Principal components of expression that enter the graph convolution (published: 813).
     code_width
@@ -70,6 +73,7 @@ class StgchbSettings(BimodalSettings):
     dim: int = 128
     dropout: float = 0.4
     graph: GraphSettings = field(default_factory=lambda: GraphSettings(self_weight=16.0))
+    expression_self_weight: float = 256.0
     expression_components: int = 128
     code_width: int = 256
     infomax: InfomaxSettings = field(default_factory=InfomaxSettings)
@@ -87,10 +91,15 @@ class StgchbSettings(BimodalSettings):
             raise ConfigError(
                 explain("bottleneck_weight", got=self.bottleneck_weight, expected="0 or more")
             )
+        self.expression_graph()
         if self.expression_width:
             raise ConfigError(
                 explain("expression_width", got=self.expression_width, expected="0 for stgchb")
             )
+
+    def expression_graph(self) -> GraphSettings:
+        """Return the graph that expression is gathered over."""
+        return dataclasses.replace(self.graph, self_weight=self.expression_self_weight)
 
     def effective(self) -> StgchbSettings:
         """Return the settings in force: the published ones under ``compat``."""
@@ -99,6 +108,7 @@ class StgchbSettings(BimodalSettings):
         return dataclasses.replace(
             self,
             graph=GraphSettings.published(n_neighbors=self.graph.n_neighbors),
+            expression_self_weight=1.0,
             expression_input=ExpressionInput.LOG,
             expression_components=813,
             head=Head.MLP,

@@ -54,6 +54,9 @@ class EncoderSettings:
         How tokens become features.
     model_kwargs
         Further arguments of the architecture (for example ``{"pad_type": "same"}``).
+    licence
+        Licence of the weights, to be kept with whatever is made with them; empty for what their
+        publisher's configuration says.
     """
 
     backbone: str = "resnet18"
@@ -64,6 +67,7 @@ class EncoderSettings:
     std: tuple[float, float, float] | None = None
     pooling: Pooling = Pooling.AUTO
     model_kwargs: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
 
     def __post_init__(self) -> None:
         if self.image_px is not None and self.image_px < 1:
@@ -155,6 +159,7 @@ class ImageEncoder(PatchEncoder):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self.eval()
         self._tower, self._mean, self._std = tower, mean, std
+        self._licence = settings.licence or tower.licence
         self.dim = self._measure_dim(tower.native_px)
 
     def describe(self) -> EncoderDescription:
@@ -171,7 +176,7 @@ class ImageEncoder(PatchEncoder):
             dim=self.dim,
             source=tower.source,
             revision=tower.revision,
-            licence=tower.licence,
+            licence=self._licence,
             sha256=state_digest(self.network.state_dict()),
         )
 

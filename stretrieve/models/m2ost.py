@@ -59,6 +59,9 @@ class M2ostSettings:
         Hidden width of the channel gate; 0 for two thirds of the output width, as published.
     dropout
         Share of hidden units dropped in training.
+    mask
+        Share of a level's tokens that a token does not see in training (the paper's random mask
+        self-attention; 0 as in the released code).
     """
 
     n_levels: int = 3
@@ -72,8 +75,11 @@ class M2ostSettings:
     mlp_hidden: int = 128
     gate_hidden: int = 0
     dropout: float = 0.0
+    mask: float = 0.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.mask < 1:
+            raise ConfigError(explain("M2OST mask", got=self.mask, expected="0 to below 1"))
         if not 1 <= self.n_levels <= MAX_VIEWS:
             raise ConfigError(explain("n_levels", got=self.n_levels, expected=f"1 to {MAX_VIEWS}"))
         sizes = (
@@ -123,7 +129,9 @@ class M2ostBlock(nn.Module):
     def __init__(self, settings: M2ostSettings) -> None:
         super().__init__()
         s = settings
-        self.intra = IntraScaleAttention(s.n_levels, s.width, heads=s.heads, dim_head=s.dim_head)
+        self.intra = IntraScaleAttention(
+            s.n_levels, s.width, heads=s.heads, dim_head=s.dim_head, mask=s.mask
+        )
         self.mlp = SharedMlp(s.width, hidden=s.mlp_hidden, dropout=s.dropout)
         self.cross: nn.Module = nn.Identity()
         if s.n_levels > 1:

@@ -65,7 +65,9 @@ class PatchEmbedding(nn.Module):
         return tokens
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, *, heads: int, seen: Tensor | None = None
+) -> Tensor:
     """Return scaled dot-product attention with ``heads`` heads.
 
     Parameters
@@ -76,6 +78,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
         ``(batch, n_key, heads * dim_head)``.
     heads
         Number of heads; the scale is ``dim_head ** -0.5``.
+    seen
+        ``(batch, 1, n_query, n_key)`` which keys a query sees; ``None`` for all.
 
     Returns
     -------
@@ -83,7 +87,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int) -> Tensor:
         ``(batch, n_query, heads * dim_head)``.
     """
     query, key, value = (_split_heads(x, heads) for x in (query, key, value))
-    return F.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+    mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+    return mixed.transpose(1, 2).flatten(2)
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
@@ -102,11 +107,17 @@ class IntraScaleAttention(nn.Module):
         Width of a token.
     heads, dim_head
         Heads per level and their width.
+    mask
+        Share of the other tokens that a token does not see in training, drawn anew each time (the
+        paper's random mask self-attention, which the released code leaves out).
     """
 
-    def __init__(self, n_levels: int, width: int, *, heads: int, dim_head: int) -> None:
+    def __init__(
+        self, n_levels: int, width: int, *, heads: int, dim_head: int, mask: float = 0.0
+    ) -> None:
         super().__init__()
         self.heads = heads
+        self.mask = mask
         inner = heads * dim_head
         self.qkv = nn.ModuleList(nn.Linear(width, 3 * inner, bias=False) for _ in range(n_levels))
         self.out = nn.ModuleList(nn.Linear(inner, width) for _ in range(n_levels))
@@ -116,8 +127,17 @@ class IntraScaleAttention(nn.Module):
         mixed = []
         for tokens, qkv, out in zip(levels, self.qkv, self.out, strict=True):
             query, key, value = qkv(tokens).chunk(3, dim=-1)
-            mixed.append(tokens + out(attend(query, key, value, heads=self.heads)))
+            seen = self._draw(tokens)
+            mixed.append(tokens + out(attend(query, key, value, heads=self.heads, seen=seen)))
         return mixed
+
+    def _draw(self, tokens: Tensor) -> Tensor | None:
+        """Return which tokens each token sees; itself always."""
+        if not self.training or self.mask == 0:
+            return None
+        n = tokens.shape[1]
+        drawn = torch.rand(len(tokens), 1, n, n, device=tokens.device) >= self.mask
+        return drawn | torch.eye(n, dtype=torch.bool, device=tokens.device)
 
 
 class SharedMlp(nn.Module):

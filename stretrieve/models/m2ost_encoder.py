@@ -81,6 +81,6 @@ class M2ostEncoder(PatchEncoder):
         features = np.empty((len(views[0]), self.dim), dtype=np.float32)
         for start in range(0, len(features), _CHUNK):
             rows = slice(start, start + _CHUNK)
-            chunk = [torch.from_numpy(np.ascontiguousarray(v[rows])) for v in views]
+            chunk = [torch.from_numpy(np.array(v[rows])) for v in views]
             features[rows] = self(*chunk).float().cpu().numpy()
         return features

@@ -95,6 +95,20 @@ class EmbedderContract:
         for size in (1, 7):
             self._same(_image(fitted, query, size=size), whole)
 
+    def test_parts_of_a_slide_are_mapped_alike_where_it_says_so(
+        self, fitted: Embedder, query: SectionPatches
+    ) -> None:
+        """``is_row_wise`` promises that a slide may be projected in parts."""
+        if not fitted.is_row_wise:
+            return
+        batch = toy_batch(query, range(query.section.n_spots))
+        features = fitted.encode_patches(batch)
+        parts = [
+            fitted.project_patches(features[rows], batch.xy_um[rows])
+            for rows in (slice(0, 3), slice(3, None))
+        ]
+        self._same(np.concatenate(parts), fitted.project_patches(features, batch.xy_um))
+
     def test_order_does_not_matter(self, fitted: Embedder, query: SectionPatches) -> None:
         """Patches in another order get the same embeddings in that order."""
         order = np.random.Generator(np.random.PCG64(0)).permutation(query.section.n_spots)

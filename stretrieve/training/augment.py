@@ -77,6 +77,6 @@ def _stain(view: Tensor, factors: Tensor) -> Tensor:
     """Scale each stain's optical density by ``factors`` ``(batch, 3)``."""
     stains = torch.tensor(_STAINS)
     mixing = torch.linalg.inv(stains) @ (factors[:, :, None] * stains)
-    density = -torch.log10(view.float().clamp(min=1) / 255)
-    restained = torch.einsum("bhwc,bcd->bhwd", density, mixing)
-    return (255 * torch.pow(10.0, -restained)).round().clamp(0, 255).to(torch.uint8)
+    light = view.flatten(1, 2).float().clamp_(min=1).div_(255).log_()  # minus the density
+    restained = torch.bmm(light, mixing).exp_().mul_(255).round_().clamp_(0, 255)
+    return restained.to(torch.uint8).view_as(view)

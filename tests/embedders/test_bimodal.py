@@ -141,6 +141,7 @@ def test_presets_fill_in_what_the_model_wants():
     preset = find_preset("uni2-h")
     encoder = preset.encoder(weights="none")
     assert encoder.weights == "hf-hub:MahmoodLab/UNI2-h"
+    assert encoder.licence == preset.licence == "CC-BY-NC-ND-4.0"
     assert preset.encoder(weights="/local.safetensors").weights == "/local.safetensors"
     assert preset.side_um == 112.0
     assert {row["name"] for row in presets_table()} == set(PRESETS)

@@ -81,6 +81,21 @@ def test_a_spot_is_embedded_with_its_neighbours(pair):
     assert not moved[far].any()
 
 
+@pytest.mark.parametrize(("weight", "moves"), [(1.0, True), (1e7, False)])
+def test_expression_weighs_its_neighbours_apart_from_patches(weight, moves):
+    embedder, sections = fitted(expression_self_weight=weight, infomax={"epochs": 0})
+    section = sections[0].section
+    before = spots(embedder, sections[0])
+    counts = section.counts.copy()
+    counts[0] = counts[5] + counts[7]
+    after = embedder.embed_expression(counts, section.gene_names, section.xy_um)
+    near = np.flatnonzero(np.linalg.norm(section.xy_um - section.xy_um[0], axis=1) <= 210)[1:]
+    own, others = np.abs(after - before)[0].max(), np.abs(after - before)[near].max()
+    assert (
+        others > 0.1 * own if moves else others < 0.05 * own
+    )  # the section's centre moves a little
+
+
 def test_alone_a_spot_is_only_itself(pair):
     embedder, sections = pair
     apart = sections[0].section.xy_um * 1e4
@@ -165,7 +180,7 @@ def test_loss_is_contrast_and_bottleneck(pair):
 
 def test_published_form():
     used = StgchbSettings(compat=True).effective()
-    assert used.graph == GraphSettings.published()
+    assert used.graph == used.expression_graph() == GraphSettings.published()
     assert used.bottleneck == BottleneckSettings(sigma=10.0, beta=25.0, mixed=True)
     assert used.loss == ContrastiveSettings.published()
     assert (used.expression_components, used.backbone_stages) == (813, 1)

@@ -25,7 +25,7 @@ def views(n_levels: int, *, n: int = 2, seed: int = 0) -> list[torch.Tensor]:
     return [torch.rand(n, 3, 32, 32, generator=generator) for _ in range(n_levels)]
 
 
-def tiny(n_levels: int = 3, seed: int = 0, **changes: int) -> M2ost:
+def tiny(n_levels: int = 3, seed: int = 0, **changes: float) -> M2ost:
     torch.manual_seed(seed)
     return M2ost(M2ostSettings(n_levels=n_levels, **{**TINY, **changes})).eval()
 
@@ -113,6 +113,22 @@ def test_gradients_reach_every_weight() -> None:
     assert without == []
 
 
+def test_random_mask_acts_in_training_only_and_follows_the_seed() -> None:
+    masked, whole = tiny(mask=0.5), tiny()
+    assert torch.equal(masked(views(3)), whole(views(3)))
+    masked.train()
+    outputs = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        outputs.append(masked(views(3)).detach())
+    assert torch.equal(outputs[0], outputs[1])
+    assert not torch.allclose(outputs[0], outputs[2])
+    attention = masked.blocks[0].intra
+    seen = attention._draw(torch.zeros(4, 50, 8))
+    assert seen.diagonal(dim1=2, dim2=3).all()
+    assert 0.4 < seen.float().mean() < 0.62
+
+
 def test_published_names_cover_all_weights_once() -> None:
     for n_levels in (1, 3, 4):
         settings = M2ostSettings(n_levels=n_levels, **TINY)
@@ -138,6 +154,7 @@ def test_missing_weight_is_named() -> None:
         {"image_px": 30},
         {"depth": 0},
         {"gate_hidden": -1},
+        {"mask": 1.0},
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, int]) -> None:
