@@ -4,9 +4,11 @@
 
 Vectors are drawn from clusters, as embeddings of tissue are. For each recipe the same FAISS index is
 searched bare and through our API (candidates, exact re-scoring, tie-break, filters), alternating, and
-the median rates are compared. LanceDB's IVF_PQ is tuned to recall@50 >= 0.99 by its refine factor and
-probes, and searched one query at a time, which is what it offers. With ``--gpu`` the GPU recipes and a
-plain matrix product with top-k on the card are added. Rates on a busy machine are low; the ratios hold.
+the median rates are compared; for compressed codes also with FAISS's own refinement on full vectors.
+LanceDB's IVF_PQ is tuned to recall@50 >= 0.99 by its refine factor and probes, and searched one query at
+a time, which is what it offers; ours counts where its recall@50 is 0.99 as well. With ``--gpu`` the GPU
+recipes and a plain matrix product with top-k on the card are added. Rates on a busy machine are low; the
+ratios hold, best with ``OMP_NUM_THREADS=1``.
 """
 
 from __future__ import annotations
@@ -24,8 +26,10 @@ import numpy as np
 from stretrieve.indexes import ExactIndex, FaissIndex, Metric, build_index, load_recipe
 from stretrieve.indexes.base import Vectors
 from stretrieve.indexes.recall import index_recall_at_k
+from stretrieve.indexes.recipes import IndexKind
 
 K = 50
+SINGLE = 100
 
 
 def clustered(n: int, dim: int, *, seed: int = 0) -> Vectors:
@@ -61,23 +65,41 @@ def compare(name: str, vectors: Vectors, queries: Vectors, repeats: int) -> dict
         raise SystemExit(f"recipe {name} is not a FAISS index")
     bare = ours._index  # noqa: SLF001 (the very index that the API wraps)
     truth = ExactIndex(vectors, metric=Metric.COSINE).search(queries[:200], K)
-    found = rates(
-        {"bare": lambda: bare.search(queries, K), "ours": lambda: ours.search(queries, K)},
-        len(queries),
+    refined = faiss.IndexRefineFlat(bare, faiss.swig_ptr(vectors))
+    asked = faiss.IndexRefineSearchParameters(k_factor=recipe.refine)
+    searches: dict[str, Callable[[], object]] = {
+        "bare": lambda: bare.search(queries, K),
+        "ours": lambda: ours.search(queries, K),
+    }
+    if recipe.kind in (IndexKind.IVF_SQ, IndexKind.IVF_PQ):
+        searches["refined"] = lambda: refined.search(queries, K, params=asked)
+    found = rates(searches, len(queries), repeats)
+    some = queries[:SINGLE]
+    single = rates(
+        {
+            "bare": lambda: [bare.search(some[i : i + 1], K) for i in range(SINGLE)],
+            "ours": lambda: [ours.search(some[i : i + 1], K) for i in range(SINGLE)],
+        },
+        SINGLE,
         repeats,
     )
     recall = index_recall_at_k(ours.search(queries[:200], K), truth)
     bare_ids = bare.search(queries[:200], K)[1]
     hits = [len(set(a) & set(b)) for a, b in zip(bare_ids, truth.indices, strict=True)]
-    return {
+    line: dict[str, object] = {
         "recipe": name,
         "build_s": round(built, 1),
         "bare_qps": round(found["bare"]),
         "ours_qps": round(found["ours"]),
         "ratio": round(found["ours"] / found["bare"], 3),
+        "bare_single_qps": round(single["bare"]),
+        "ours_single_qps": round(single["ours"]),
         "recall_bare": round(sum(hits) / truth.indices.size, 4),
         "recall_ours": round(recall, 4),
     }
+    if "refined" in found:
+        line["ratio_to_faiss_with_its_own_refinement"] = round(found["ours"] / found["refined"], 3)
+    return line
 
 
 def lancedb_rate(vectors: Vectors, queries: Vectors) -> dict[str, object]:
@@ -154,17 +176,21 @@ def main() -> None:
     queries = vectors[rng.integers(0, len(vectors), arguments.queries)]
     queries = queries + rng.normal(size=queries.shape, scale=0.02).astype(np.float32)
     queries /= np.linalg.norm(queries, axis=1, keepdims=True)
-    best = 0.0
+    best = {"ours_qps": 0.0, "ours_single_qps": 0.0}
     print(json.dumps({"threads": faiss.omp_get_max_threads(), **vars(arguments)}), flush=True)
     for name in arguments.recipes:
         line = compare(name, vectors, queries, arguments.repeats)
         print(json.dumps(line), flush=True)
         if float(str(line["recall_ours"])) >= 0.99:
-            best = max(best, float(str(line["ours_qps"])))
+            best = {rate: max(old, float(str(line[rate]))) for rate, old in best.items()}
     if not arguments.no_lancedb:
         line = lancedb_rate(vectors, queries)
-        factor = round(best / float(str(line["qps_single"])))
-        print(json.dumps({**line, "ours_best_over_lancedb": factor}), flush=True)
+        other = float(str(line["qps_single"]))
+        factors = {
+            "ours_in_batches_over_lancedb": round(best["ours_qps"] / other, 1),
+            "ours_one_at_a_time_over_lancedb": round(best["ours_single_qps"] / other, 1),
+        }
+        print(json.dumps({**line, **factors}), flush=True)
     if arguments.gpu:
         print(json.dumps(gpu_rates(vectors, queries, arguments.repeats)), flush=True)
 

@@ -2,7 +2,7 @@
 
 from stretrieve.indexes.base import Metric, SearchResult, VectorIndex
 from stretrieve.indexes.exact import ExactIndex
-from stretrieve.indexes.faiss import FaissIndex, build_index, read_index
+from stretrieve.indexes.faiss import FaissIndex, build_index, make_index, read_index
 from stretrieve.indexes.recipes import Recipe, choose_recipe, load_recipe, recipe_names
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "build_index",
     "choose_recipe",
     "load_recipe",
+    "make_index",
     "read_index",
     "recipe_names",
 ]

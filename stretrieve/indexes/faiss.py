@@ -1,12 +1,14 @@
 """FAISS indexes that return true similarities and distances in one order.
 
-FAISS proposes candidates; :mod:`stretrieve.indexes.rescore` scores them on the stored vectors. The
-lists of an inverted file are chosen by exact scores as well, since a search whose lists depend on the
-batch it is part of cannot be repeated.
+FAISS proposes candidates; :mod:`stretrieve.indexes.rescore` scores them on the stored vectors. Which
+inverted lists are looked at, in which order and with which score, does not depend on the batch either
+(:mod:`stretrieve.indexes.coarse`), since a search that depends on it cannot be repeated.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,27 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve._files import atomic_path, sha256_file
-from stretrieve.errors import ChecksumError, ConfigError, explain
+from stretrieve.errors import ChecksumError, explain
 from stretrieve.indexes.base import Metric, SearchResult, VectorIndex, Vectors
-from stretrieve.indexes.exact import ExactIndex, Rough, check_allowed, check_k, rough_search
+from stretrieve.indexes.coarse import CoarseSearch, pair_values
+from stretrieve.indexes.exact import ExactIndex, Rough, blocks, check_allowed, check_k, rough_search
 from stretrieve.indexes.recipes import IndexKind, Recipe
-from stretrieve.indexes.rescore import ExactScorer, order_by_score, search_exactly
-from stretrieve.indexes.train import train_index
+from stretrieve.indexes.rescore import (
+    Candidates,
+    ExactScorer,
+    best_candidates,
+    for_parts,
+    order_by_score,
+    search_exactly,
+)
+from stretrieve.indexes.stream import can_stream, write_index_file
+from stretrieve.indexes.train import faiss_metric, train_index
 
-FLAT_PASS_ROWS = 200_000
 NARROW = 0.1
 _GPU_MAX_K = 2048
+_QUERIES_PER_THREAD = 8
+_MANY = 2
+_PASS_ROWS = 16_384
 
 
 class FaissIndex(VectorIndex):
@@ -44,11 +57,12 @@ class FaissIndex(VectorIndex):
         self.recipe = recipe
         self._index = index
         self._device = on_gpus(index, recipe)
-        self._centroids: ExactScorer | None = None
+        self._coarse: CoarseSearch | None = None
         if recipe.kind.is_inverted:
             centroids = index.quantizer.reconstruct_n(0, index.nlist)
-            coarse = Metric.DOT if scorer.metric is not Metric.EUCLIDEAN else Metric.EUCLIDEAN
-            self._centroids = ExactScorer(np.asarray(centroids, dtype=np.float32), coarse)
+            self._coarse = CoarseSearch(
+                centroids, scorer.metric, recipe.nprobe, coded=recipe.kind is not IndexKind.IVF_FLAT
+            )
 
     @property
     def metric(self) -> Metric:
@@ -68,8 +82,8 @@ class FaissIndex(VectorIndex):
     ) -> SearchResult:
         """Return the ``k`` best vectors for each query; see :meth:`VectorIndex.search`.
 
-        A narrow filter takes a flat pass over the allowed vectors, which is exact; a wide one is
-        handed to FAISS as an id selector.
+        With a filter the result is that of an exact search among the allowed vectors: a flat index
+        takes a wide filter as an id selector; everything else is a flat pass over what is allowed.
         """
         query = self.scorer.check_query(query)
         check_k(k)
@@ -77,13 +91,45 @@ class FaissIndex(VectorIndex):
         n_allowed = len(self) if mask is None else int(mask.sum())
         if not len(query) or not n_allowed:
             return search_exactly(self.scorer, query, k, self._propose(mask), n_allowed=0)
-        if mask is not None and self._narrow(n_allowed):
+        if mask is not None and not self._takes_selector(n_allowed):
             flat = _flat_pass(self.scorer, mask)
             return search_exactly(self.scorer, query, k, flat, n_allowed=n_allowed)
+        if self._coarse is not None and self._device is None:
+            return self._search_in_parts(query, k)
+        return self._search_index(query, k, mask)
+
+    def _search_in_parts(self, query: Vectors, k: int) -> SearchResult:
+        """Search inverted lists, each thread a part of the queries from the lists to the scores."""
+        import faiss
+
+        indices = np.empty((len(query), k), dtype=np.int64)
+        scores = np.empty((len(query), k))
+
+        def search(part: slice) -> None:
+            found = self._search_index(query[part], k, None)
+            indices[part], scores[part] = found.indices, found.scores
+
+        if self.metric is Metric.COSINE:
+            len(self.scorer.inverse_norms)  # computed once, before several threads ask for it
+        start = functools.partial(faiss.omp_set_num_threads, 1)
+        for_parts(search, len(query), least=_QUERIES_PER_THREAD, start=start)
+        return SearchResult(indices, scores)
+
+    def _search_index(
+        self, query: Vectors, k: int, mask: npt.NDArray[np.bool_] | None
+    ) -> SearchResult:
+        n_allowed = len(self) if mask is None else int(mask.sum())
         if self.recipe.kind in (IndexKind.FLAT, IndexKind.IVF_FLAT):
             return search_exactly(self.scorer, query, k, self._propose(mask), n_allowed=n_allowed)
-        width = min(n_allowed, k * self.recipe.refine)
-        indices, _ = self._propose(mask)(query, width)
+        return self._search_proposed(query, k)
+
+    def _search_proposed(self, query: Vectors, k: int) -> SearchResult:
+        """Return the best of ``k * refine`` candidates that a graph or compressed codes propose."""
+        width = min(len(self), math.ceil(k * self.recipe.refine))
+        indices, _ = self._propose(None)(query, width)
+        if width > _MANY * k:
+            rough = _rough_scores(self.scorer, query, indices)
+            indices = best_candidates(self.scorer, query, indices, rough, k)
         return order_by_score(indices, self.scorer.scores(query, indices), k)
 
     def save(self, path: Path) -> str:
@@ -94,10 +140,9 @@ class FaissIndex(VectorIndex):
             faiss.write_index(self._index, str(temporary))
         return sha256_file(path)
 
-    def _narrow(self, n_allowed: int) -> bool:
-        if self.recipe.kind is IndexKind.FLAT:
-            return self._device is not None or n_allowed < NARROW * len(self)
-        return n_allowed <= max(FLAT_PASS_ROWS, NARROW * len(self))
+    def _takes_selector(self, n_allowed: int) -> bool:
+        wide = n_allowed >= NARROW * len(self)
+        return self.recipe.kind is IndexKind.FLAT and self._device is None and wide
 
     def _propose(self, mask: npt.NDArray[np.bool_] | None) -> Any:
         def propose(query: Vectors, width: int) -> Rough:
@@ -114,39 +159,18 @@ class FaissIndex(VectorIndex):
         import faiss
 
         index = self._device if self._device is not None else self._index
-        selector = selector_for(mask)
-        if self._centroids is None:
-            if self.recipe.kind is IndexKind.HNSW:
-                breadth = max(self.recipe.ef_search, width)
-                params = faiss.SearchParametersHNSW(sel=selector, efSearch=breadth)
-            else:
-                params = None if selector is None else faiss.SearchParameters(sel=selector)
-            found = index.search(query, width, params=params)
+        if self._coarse is not None:
+            lists, values = self._coarse.lists(query)
+            return _search_lists(index, query, width, lists, values)
+        if self.recipe.kind is IndexKind.HNSW:
+            breadth = max(self.recipe.ef_search, width)
+            found = index.search(query, width, params=faiss.SearchParametersHNSW(efSearch=breadth))
+        elif mask is None:
+            found = index.search(query, width)
         else:
-            lists, values = self._coarse(query)
-            params = faiss.SearchParametersIVF(sel=selector, nprobe=lists.shape[1])
-            found = _search_lists(index, query, width, lists, values, params)
+            params = faiss.SearchParameters(sel=selector_for(mask))
+            found = index.search(query, width, params=params)
         return found[0], found[1]
-
-    def _coarse(self, query: Vectors) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-        """Return the lists to look at ``(n_query, nprobe)`` and FAISS's score of each."""
-        import faiss
-
-        scorer = self._centroids
-        if scorer is None:
-            raise ConfigError(explain("inverted lists", got=f"an index of kind {self.recipe.kind}"))
-        euclidean = scorer.metric is Metric.EUCLIDEAN
-        metric = faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT
-
-        def nearest(part: Vectors, width: int) -> Rough:
-            values, lists = faiss.knn(part, scorer.vectors, width, metric=metric)
-            return lists, true_scores(values, scorer.metric)
-
-        n_lists = len(scorer.vectors)
-        nprobe = min(self.recipe.nprobe, n_lists)
-        found = search_exactly(scorer, query, nprobe, nearest, n_allowed=n_lists)
-        values = found.scores**2 if euclidean else found.scores
-        return found.indices, values.astype(np.float32)
 
 
 def _search_lists(
@@ -155,27 +179,56 @@ def _search_lists(
     width: int,
     lists: npt.NDArray[np.int64],
     values: npt.NDArray[np.float32],
-    params: Any,
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Search given inverted lists; FAISS's own Python wrapper takes no selector here."""
+    """Search given inverted lists, which FAISS does in one thread when asked as it is here."""
     import faiss
 
     found = np.empty((len(query), width), dtype=np.float32)
     labels = np.empty((len(query), width), dtype=np.int64)
     lists = np.ascontiguousarray(lists, dtype=np.int64)
-    arrays = [faiss.swig_ptr(a) for a in (lists, values, found, labels)]
+    params = faiss.SearchParametersIVF(nprobe=lists.shape[1])
     store_pairs = False
-    index.search_preassigned_c(
-        len(query), faiss.swig_ptr(query), width, *arrays, store_pairs, params
-    )
+
+    pointers = [faiss.swig_ptr(a) for a in (query, lists, values, found, labels)]
+    index.search_preassigned_c(len(query), pointers[0], width, *pointers[1:], store_pairs, params)
     return found, labels
 
 
-def _flat_pass(scorer: ExactScorer, mask: npt.NDArray[np.bool_]) -> Any:
+def _flat_pass(scorer: ExactScorer, mask: npt.NDArray[np.bool_]) -> Candidates:
+    """Return the search that looks at every allowed vector, block by block."""
+
     def candidates(query: Vectors, width: int) -> Rough:
-        return rough_search(scorer, query, width, mask=mask)
+        import faiss
+
+        kind = faiss_metric(scorer.metric)
+        ready = scorer.for_search(query)
+        indices = np.empty((len(query), 0), dtype=np.int64)
+        scores = np.empty((len(query), 0), dtype=np.float32)
+        for block, positions in blocks(scorer.vectors, mask, rows=_PASS_ROWS):
+            if scorer.metric is Metric.COSINE:
+                block = block * scorer.inverse_norms[positions][:, None]  # noqa: PLW2901
+            values, found = faiss.knn(ready, block, min(width, len(block)), metric=kind)
+            scores = np.hstack([scores, true_scores(values, scorer.metric)])
+            indices = np.hstack([indices, positions[found]])
+            order = np.argsort(-scores, axis=1)[:, :width]
+            scores = np.take_along_axis(scores, order, axis=1)
+            indices = np.take_along_axis(indices, order, axis=1)
+        return indices, scores
 
     return candidates
+
+
+def _rough_scores(
+    scorer: ExactScorer, query: Vectors, indices: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Return float32 scores ``(n_query, k)`` of candidates on the stored vectors; −inf for none."""
+    indices = np.ascontiguousarray(indices)
+    values = pair_values(
+        scorer.for_search(query), np.asarray(scorer.vectors), indices, scorer.metric
+    )
+    if scorer.metric is Metric.COSINE:
+        values *= scorer.inverse_norms[indices]
+    return np.where(indices < 0, np.float32(-np.inf), true_scores(values, scorer.metric))
 
 
 def true_scores(values: npt.NDArray[np.float32], metric: Metric) -> npt.NDArray[np.float32]:
@@ -229,6 +282,45 @@ def build_index(vectors: Vectors, recipe: Recipe, *, metric: Metric) -> VectorIn
     return FaissIndex(scorer, train_index(scorer, recipe), recipe)
 
 
+def make_index(
+    path: Path, vectors: Vectors, recipe: Recipe, *, metric: Metric
+) -> tuple[VectorIndex, str]:
+    """Build the index that a recipe describes and write it to a file.
+
+    Parameters
+    ----------
+    path
+        The new file; none is written for the recipe ``exact``.
+    vectors
+        ``(n_vectors, dim)`` float32; not held in memory where the recipe allows that.
+    recipe
+        Settings.
+    metric
+        How vectors are compared.
+
+    Returns
+    -------
+    tuple
+        The index, and the SHA-256 of its file (empty without one).
+    """
+    if can_stream(recipe):
+        sha256 = write_index_file(path, ExactScorer(vectors, metric), recipe)
+        return read_index(path, vectors, recipe, metric=metric, sha256=sha256), sha256
+    index = build_index(vectors, recipe, metric=metric)
+    return index, index.save(path) if isinstance(index, FaissIndex) else ""
+
+
+def _read_flags(recipe: Recipe) -> int:
+    """Return how FAISS reads the file: what can be memory-mapped is."""
+    import faiss
+
+    mapped: int = faiss.IO_FLAG_MMAP
+    mapped_flat: int = faiss.IO_FLAG_MMAP_IFC
+    if recipe.memory_mapped:
+        return mapped
+    return mapped_flat if recipe.kind is IndexKind.FLAT else 0
+
+
 def read_index(
     path: Path, vectors: Vectors, recipe: Recipe, *, metric: Metric, sha256: str
 ) -> FaissIndex:
@@ -262,8 +354,7 @@ def read_index(
                 remedy="run `stretrieve ref rebuild-indexes`",
             )
         )
-    flags = faiss.IO_FLAG_MMAP if recipe.memory_mapped else 0
-    index = faiss.read_index(str(path), flags)
+    index = faiss.read_index(str(path), _read_flags(recipe))
     if (index.ntotal, index.d) != vectors.shape:
         raise ChecksumError(
             explain(

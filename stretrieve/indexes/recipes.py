@@ -12,7 +12,6 @@ from stretrieve.errors import ConfigError, UnknownNameError, explain
 
 AUTO = "auto"
 FLAT_LIMIT = 5_000_000
-GRAPH_LIMIT = 2_000_000
 _FLOAT_BYTES = 4
 
 
@@ -30,11 +29,6 @@ class IndexKind(StrEnum):
     def is_inverted(self) -> bool:
         """Whether vectors are kept in inverted lists."""
         return self in (IndexKind.IVF_FLAT, IndexKind.IVF_SQ, IndexKind.IVF_PQ)
-
-    @property
-    def is_exhaustive(self) -> bool:
-        """Whether every vector is looked at."""
-        return self in (IndexKind.EXACT, IndexKind.FLAT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +48,8 @@ class Recipe:
     pq_bytes
         Bytes a product-quantised vector takes, at most; it has to divide the dimension.
     refine
-        Candidates per neighbour wanted that are re-scored on the stored vectors; at least 2.
+        Candidates per neighbour wanted that a graph or compressed codes propose, to be re-scored on
+        the stored vectors; at least 1.
     hnsw_neighbors, ef_construction, ef_search
         Edges per node and breadth of the graph search, while building and searching.
     memory_mapped
@@ -70,7 +65,7 @@ class Recipe:
     n_lists: int = 0
     nprobe: int = 32
     pq_bytes: int = 32
-    refine: int = 2
+    refine: float = 2.0
     hnsw_neighbors: int = 32
     ef_construction: int = 100
     ef_search: int = 128
@@ -79,7 +74,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, low in (("n_lists", 0), ("nprobe", 1), ("pq_bytes", 1), ("refine", 2)):
+        for name, low in (("n_lists", 0), ("nprobe", 1), ("pq_bytes", 1), ("refine", 1)):
             if getattr(self, name) < low:
                 raise ConfigError(
                     explain(f"recipe {name}", got=getattr(self, name), expected=f"{low} or more")

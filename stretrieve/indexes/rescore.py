@@ -2,12 +2,15 @@
 
 Any search in float32 moves its scores by about 1e-7 with batch size, threads and device, and leaves
 ties in arbitrary order. Here its candidates are scored again in float64 on the stored vectors, one row
-at a time in a fixed order of additions, rounded to 1e-10, and sorted by (score, position).
+at a time in a fixed order of additions, rounded to 1e-10, and sorted by (score, position). Rows are
+taken in pieces that stay in a core's cache: fetching them is most of the work.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -19,8 +22,12 @@ from stretrieve.errors import ShapeError, explain
 from stretrieve.indexes.base import Metric, SearchResult, Vectors
 
 DECIMALS = 10
-_CHUNK_VALUES = 1 << 20
-_NORM_ROWS = 65_536
+SPARE = 8
+_CHUNK_VALUES = 1 << 17
+_SPAN_VALUES = 1 << 20
+_NORM_ROWS = 16_384
+_PARTS_PER_THREAD = 4
+_thread = threading.local()
 
 Candidates = Callable[[Vectors, int], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
 """Given queries and ``k``: positions and float32 scores ``(n_query, k)`` of candidates, best first."""
@@ -103,27 +110,39 @@ class ExactScorer:
     def scores(self, query: Vectors, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
         """Return exact scores ``(n_query, n_candidates)``; −inf where the index is −1."""
         out = np.empty(indices.shape)
-        step = max(1, _CHUNK_VALUES // max(1, indices.shape[1] * query.shape[1]))
         if self.metric is Metric.COSINE:
             self._prepare_norms()
-        parts = [slice(start, start + step) for start in range(0, len(query), step)]
-
-        def fill(part: slice) -> None:
-            out[part] = self._scores(query[part].astype(np.float64), indices[part])
-
-        threads = min(thread_count(), len(parts))
-        if threads < 2:
-            for part in parts:
-                fill(part)
-            return out
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(fill, parts))
+        values = max(1, indices.shape[1] * query.shape[1])
+        step = max(1, _CHUNK_VALUES // values)
+        least = max(step, _SPAN_VALUES // values)
+        for_parts(lambda p: self._fill(out[p], query[p], indices[p], step), len(query), least=least)
         return out
 
+    def _fill(
+        self,
+        out: npt.NDArray[np.float64],
+        query: Vectors,
+        indices: npt.NDArray[np.int64],
+        step: int,
+    ) -> None:
+        """Score ``step`` queries at a time, in memory that is used again."""
+        vectors = np.asarray(self.vectors)
+        exact = query.astype(np.float64)
+        shape = (min(step, len(query)), indices.shape[1], query.shape[1])
+        rows, wide = np.empty(shape, vectors.dtype), np.empty(shape)
+        for start in range(0, len(query), step):
+            part = slice(start, start + step)
+            n = len(exact[part])
+            np.take(vectors, indices[part], axis=0, out=rows[:n], mode="clip")
+            np.copyto(wide[:n], rows[:n])
+            out[part] = self._scores(exact[part], indices[part], wide[:n])
+
     def _scores(
-        self, query: npt.NDArray[np.float64], indices: npt.NDArray[np.int64]
+        self,
+        query: npt.NDArray[np.float64],
+        indices: npt.NDArray[np.int64],
+        found: npt.NDArray[np.float64],
     ) -> npt.NDArray[np.float64]:
-        found = np.asarray(self.vectors[np.maximum(indices, 0)], dtype=np.float64)
         if self.metric is Metric.EUCLIDEAN:
             found -= query[:, None, :]
             scores = -np.sqrt(np.einsum("qkd,qkd->qk", found, found))
@@ -146,6 +165,43 @@ class ExactScorer:
         if self.metric is Metric.DOT:
             return np.asarray(unit * norms * self.max_norm)
         return np.asarray(unit * (norms + self.max_norm) ** 2)
+
+
+def for_parts(
+    work: Callable[[slice], object],
+    n: int,
+    *,
+    least: int,
+    start: Callable[[], object] = lambda: None,
+) -> None:
+    """Call a function on consecutive parts of ``n`` rows, in several threads where that pays.
+
+    Parts of parts stay in the thread that they are in.
+
+    Parameters
+    ----------
+    work
+        Does one part; NumPy and FAISS let other threads run meanwhile.
+    n
+        Number of rows.
+    least
+        Fewest rows worth a thread.
+    start
+        Called in each new thread first.
+    """
+    inside = getattr(_thread, "busy", False)
+    threads = 1 if inside else min(thread_count(), n // max(1, least))
+    if threads < 2:
+        work(slice(0, n))
+        return
+    ends = np.linspace(0, n, _PARTS_PER_THREAD * threads + 1).astype(np.int64)
+
+    def begin() -> None:
+        _thread.busy = True
+        start()
+
+    with ThreadPoolExecutor(threads, initializer=begin) as pool:
+        list(pool.map(work, [slice(*pair) for pair in itertools.pairwise(ends)]))
 
 
 def thread_count() -> int:
@@ -175,10 +231,15 @@ def order_by_score(
     k
         Columns of the result; filled up with −1 and −inf.
     """
-    missing = np.where(indices < 0, np.iinfo(np.int64).max, indices)
-    order = np.lexsort((missing, -scores), axis=1)[:, :k]
-    best = np.take_along_axis(indices, order, axis=1)
-    values = np.take_along_axis(scores, order, axis=1)
+    for sort in (_sort_by_score, _sort_by_score_and_position):
+        rows = np.flatnonzero(_out_of_order(indices, scores))
+        if not len(rows):
+            break
+        order = sort(indices[rows], scores[rows])
+        indices, scores = indices.copy(), scores.copy()
+        indices[rows] = np.take_along_axis(indices[rows], order, axis=1)
+        scores[rows] = np.take_along_axis(scores[rows], order, axis=1)
+    best, values = indices[:, :k], scores[:, :k]
     width = max(0, k - best.shape[1])
     return SearchResult(
         np.pad(best, ((0, 0), (0, width)), constant_values=-1),
@@ -186,10 +247,37 @@ def order_by_score(
     )
 
 
+def _out_of_order(
+    indices: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
+) -> npt.NDArray[np.bool_]:
+    """Return which rows are not sorted; candidates mostly come in order, or in order but for ties."""
+    falls = scores[:, :-1] > scores[:, 1:]
+    places = _none_last(indices)
+    tied = (scores[:, :-1] == scores[:, 1:]) & (places[:, :-1] <= places[:, 1:])
+    return np.asarray(~(falls | tied).all(axis=1))
+
+
+def _sort_by_score(
+    indices: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
+) -> npt.NDArray[np.intp]:
+    del indices
+    return np.argsort(-scores, axis=1)
+
+
+def _sort_by_score_and_position(
+    indices: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
+) -> npt.NDArray[np.intp]:
+    return np.lexsort((_none_last(indices), -scores), axis=1)
+
+
+def _none_last(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    return np.where(indices < 0, np.iinfo(np.int64).max, indices)
+
+
 def search_exactly(
     scorer: ExactScorer, query: Vectors, k: int, candidates: Candidates, *, n_allowed: int
 ) -> SearchResult:
-    """Take 2·k candidates in float32, score them in float64 and prove that none is missing.
+    """Take some more than k candidates in float32, score them in float64, prove that none is missing.
 
     A query whose k-th exact score is not above the worst candidate's float32 score by more than the
     rounding error (many equal vectors, say) is searched again with twice as many candidates.
@@ -210,7 +298,7 @@ def search_exactly(
     found = np.full((len(query), k), -1, dtype=np.int64)
     scores = np.full((len(query), k), -np.inf)
     open_rows = np.arange(len(query))
-    width = min(n_allowed, 2 * k)
+    width = min(n_allowed, k + max(SPARE, k // SPARE))
     while len(open_rows) and width:
         part = query[open_rows]
         indices, rough = candidates(part, width)
@@ -222,6 +310,35 @@ def search_exactly(
         open_rows = open_rows[_uncertain(scorer, part, result.scores[:, -1], rough)]
         width = min(n_allowed, 2 * width)
     return SearchResult(found, scores)
+
+
+def best_candidates(
+    scorer: ExactScorer,
+    query: Vectors,
+    indices: npt.NDArray[np.int64],
+    rough: npt.NDArray[np.float32],
+    k: int,
+) -> npt.NDArray[np.int64]:
+    """Return the candidates that can be among the ``k`` best of them, ``(n_query, n_left)``.
+
+    Parameters
+    ----------
+    scorer
+        The stored vectors.
+    query
+        ``(n_query, dim)``.
+    indices
+        ``(n_query, n_candidates)``, −1 for none.
+    rough
+        Their float32 scores on the stored vectors, −inf for none.
+    k
+        Neighbours wanted.
+    """
+    if indices.shape[1] <= k:
+        return indices
+    order = np.argsort(-rough, axis=1)
+    near = _can_matter(scorer, query, np.take_along_axis(rough, order, axis=1), k)
+    return np.take_along_axis(indices, order[:, :near], axis=1)
 
 
 def _can_matter(scorer: ExactScorer, query: Vectors, rough: npt.NDArray[np.float32], k: int) -> int:

@@ -12,10 +12,11 @@ from stretrieve.indexes.base import Metric, Vectors
 from stretrieve.indexes.recipes import IndexKind, Recipe
 from stretrieve.indexes.rescore import ExactScorer
 
-_ADD_ROWS = 65_536
+_ADD_ROWS = 16_384
 _POINTS_PER_LIST = 128
 _LEAST_POINTS_PER_LIST = 39
 _LEAST_POINTS_PQ = 256
+_TRAIN_ROWS = 131_072
 _LISTS_PER_ROOT = 4
 _LEAST_NUMBERS_PER_PIECE = 4
 
@@ -37,14 +38,13 @@ def train_index(scorer: ExactScorer, recipe: Recipe) -> Any:
     """
     import faiss
 
-    dim = scorer.vectors.shape[1]
-    metric = faiss.METRIC_L2 if scorer.metric is Metric.EUCLIDEAN else faiss.METRIC_INNER_PRODUCT
+    dim, metric = scorer.vectors.shape[1], faiss_metric(scorer.metric)
     if recipe.kind is IndexKind.FLAT:
         index = faiss.IndexFlat(dim, metric)
     elif recipe.kind is IndexKind.HNSW:
         index = _graph(faiss, dim, metric, recipe)
     else:
-        index = _inverted(faiss, scorer, metric, recipe)
+        index = train_lists(scorer, recipe)
     threads = faiss.omp_get_max_threads()
     try:
         if recipe.kind is IndexKind.HNSW:
@@ -54,6 +54,15 @@ def train_index(scorer: ExactScorer, recipe: Recipe) -> Any:
     finally:
         faiss.omp_set_num_threads(threads)
     return index
+
+
+def faiss_metric(metric: Metric) -> int:
+    """Return FAISS's name of a metric; the cosine is the inner product of unit vectors."""
+    import faiss
+
+    l2: int = faiss.METRIC_L2
+    product: int = faiss.METRIC_INNER_PRODUCT
+    return l2 if metric is Metric.EUCLIDEAN else product
 
 
 def unit_blocks(scorer: ExactScorer) -> Iterator[Vectors]:
@@ -75,7 +84,16 @@ def _graph(faiss: Any, dim: int, metric: int, recipe: Recipe) -> Any:
     return index
 
 
-def _inverted(faiss: Any, scorer: ExactScorer, metric: int, recipe: Recipe) -> Any:
+def train_lists(scorer: ExactScorer, recipe: Recipe) -> Any:
+    """Return an inverted file with trained centroids and codes, and without vectors.
+
+    Raises
+    ------
+    ConfigError
+        When there are too few vectors to train it.
+    """
+    import faiss
+
     n, dim = scorer.vectors.shape
     least = _LEAST_POINTS_PQ if recipe.kind is IndexKind.IVF_PQ else _LEAST_POINTS_PER_LIST
     if n < least:
@@ -88,12 +106,15 @@ def _inverted(faiss: Any, scorer: ExactScorer, metric: int, recipe: Recipe) -> A
             )
         )
     n_lists = list_count(n, recipe)
-    index = faiss.index_factory(dim, f"IVF{n_lists},{_code(recipe, dim)}", metric)
+    index = faiss.index_factory(
+        dim, f"IVF{n_lists},{_code(recipe, dim)}", faiss_metric(scorer.metric)
+    )
     index.cp.seed = recipe.seed + 1
     index.cp.spherical = scorer.metric is not Metric.EUCLIDEAN
     index.cp.max_points_per_centroid = _POINTS_PER_LIST
     index.nprobe = min(recipe.nprobe, n_lists)
-    index.train(_sample(scorer, n_lists * _POINTS_PER_LIST, seed=recipe.seed))
+    most = max(_TRAIN_ROWS, n_lists * _LEAST_POINTS_PER_LIST)
+    index.train(_sample(scorer, min(n_lists * _POINTS_PER_LIST, most), seed=recipe.seed))
     return index
 
 

@@ -13,8 +13,10 @@ from stretrieve.indexes import (
     load_recipe,
     read_index,
     recipe_names,
+    rescore,
 )
 from stretrieve.indexes import faiss as module
+from stretrieve.indexes.coarse import CoarseSearch
 from stretrieve.testing.indexes import clustered_vectors, queries_near
 
 FILES = sorted(set(recipe_names()) - {"exact"})
@@ -75,13 +77,15 @@ def test_a_file_of_other_vectors_is_refused(vectors, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["flat", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw"])
-def test_one_result_whatever_the_threads(vectors, name):
+def test_one_result_whatever_the_threads(vectors, name, monkeypatch):
+    monkeypatch.setattr(rescore, "_SPAN_VALUES", 1000)
     index = build_index(vectors, small(name), metric=Metric.COSINE)
     queries = queries_near(vectors)
     before = faiss.omp_get_max_threads()
     results = []
     for threads in (1, 2, 3):
         faiss.omp_set_num_threads(threads)
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
         results.append(index.search(queries, 10))
     faiss.omp_set_num_threads(before)
     for result in results[1:]:
@@ -89,18 +93,83 @@ def test_one_result_whatever_the_threads(vectors, name):
         np.testing.assert_array_equal(result.scores, results[0].scores)
 
 
-@pytest.mark.parametrize("name", ["ivf_flat", "ivf_sq", "hnsw"])
-def test_a_wide_filter_is_an_id_selector(vectors, name, monkeypatch):
-    monkeypatch.setattr(module, "FLAT_PASS_ROWS", 0)
-    monkeypatch.setattr(module, "_flat_pass", lambda *_: pytest.fail("took the flat pass"))
-    index = build_index(vectors, replace(small(name), nprobe=16), metric=Metric.COSINE)
-    allowed = np.random.default_rng(0).random(len(vectors)) < 0.6
-    kept = np.flatnonzero(allowed)
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.99])
+def test_a_flat_index_takes_a_wide_filter_as_an_id_selector(vectors, monkeypatch, share):
+    passes = []
+    flat_pass = module._flat_pass
+    monkeypatch.setattr(module, "_flat_pass", lambda *a: passes.append(1) or flat_pass(*a))
+    index = build_index(vectors, load_recipe("flat"), metric=Metric.COSINE)
+    allowed = np.random.default_rng(0).random(len(vectors)) < share
+    index.search(queries_near(vectors), 10, allowed=allowed)
+    assert len(passes) == (share < module.NARROW)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("n_allowed", [1, 3, 30, 300, 1500, 2700, 2970, 2997, 2999])
+def test_a_filter_gives_what_the_exact_index_gives(vectors, name, n_allowed, monkeypatch):
+    """From 0.03 % to all but one; blocks are small enough for several to be merged."""
+    monkeypatch.setattr(module, "_PASS_ROWS", 700)
+    index = build_index(vectors, small(name), metric=Metric.COSINE)
+    allowed = np.zeros(len(vectors), dtype=np.bool_)
+    allowed[np.random.default_rng(n_allowed).choice(len(vectors), n_allowed, replace=False)] = True
     queries = queries_near(vectors)
+    truth = ExactIndex(vectors, metric=Metric.COSINE).search(queries, 10, allowed=allowed)
     found = index.search(queries, 10, allowed=allowed)
-    alone = ExactIndex(vectors[kept], metric=Metric.COSINE).search(queries, 10)
-    assert allowed[found.indices].all()
-    assert (found.scores == alone.scores).mean() > 0.97
+    np.testing.assert_array_equal(found.indices, truth.indices)
+    np.testing.assert_array_equal(found.scores, truth.scores)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_filter_that_allows_everything_is_none(vectors, name):
+    index = build_index(vectors, small(name), metric=Metric.COSINE)
+    queries = queries_near(vectors)
+    found = index.search(queries, 10, allowed=np.ones(len(vectors), dtype=np.bool_))
+    np.testing.assert_array_equal(found.indices, index.search(queries, 10).indices)
+
+
+@pytest.mark.parametrize("metric", list(Metric))
+def test_lists_do_not_depend_on_the_batch(metric):
+    """Whole numbers, so that many centroids are equally near."""
+    rng = np.random.default_rng(0)
+    centroids = rng.integers(-2, 3, size=(300, 6)).astype(np.float32)
+    queries = rng.integers(-2, 3, size=(60, 6)).astype(np.float32)
+    coarse = CoarseSearch(centroids, metric, 20, coded=True)
+    lists, values = coarse.lists(queries)
+    for i in range(len(queries)):
+        one, value = coarse.lists(queries[i : i + 1])
+        np.testing.assert_array_equal(one[0], lists[i])
+        np.testing.assert_array_equal(value[0], values[i])
+    sign = -1 if metric is Metric.EUCLIDEAN else 1
+    exact = (
+        sign
+        * np.asarray(
+            [((c - queries) ** 2).sum(1) if sign < 0 else queries @ c for c in centroids]
+        ).T
+    )
+    for i in range(len(queries)):
+        expected = np.lexsort((np.arange(300), -exact[i]))[:20]
+        np.testing.assert_array_equal(lists[i], expected)
+
+
+@pytest.mark.parametrize("name", ["ivf_flat", "ivf_sq"])
+def test_an_inverted_file_gives_the_exact_order_of_what_its_lists_hold(vectors, name):
+    """The oracle restricted to the vectors in the lists that are looked at."""
+    import faiss
+
+    index = build_index(vectors, replace(small(name), refine=50), metric=Metric.COSINE)
+    queries = queries_near(vectors)
+    found = index.search(queries, 10)
+    lists, _ = index._coarse.lists(index.scorer.for_search(queries))
+    inverted = index._index.invlists
+    exact = ExactIndex(vectors, metric=Metric.COSINE)
+    for row, chosen in enumerate(lists):
+        held = np.zeros(len(vectors), dtype=np.bool_)
+        for number in chosen:
+            size = inverted.list_size(int(number))
+            held[faiss.rev_swig_ptr(inverted.get_ids(int(number)), size)] = True
+        truth = exact.search(queries[row : row + 1], 10, allowed=held)
+        np.testing.assert_array_equal(found.scores[row], truth.scores[0])
+        np.testing.assert_array_equal(found.indices[row], truth.indices[0])
 
 
 def test_a_null_query_is_as_near_to_all(vectors):

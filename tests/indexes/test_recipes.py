@@ -51,7 +51,7 @@ def test_a_misspelt_setting_is_refused(tmp_path, monkeypatch):
         load_recipe("mine")
 
 
-@pytest.mark.parametrize("bad", [{"nprobe": 0}, {"refine": 1}, {"recall_floor": 1.5}])
+@pytest.mark.parametrize("bad", [{"nprobe": 0}, {"refine": 0.5}, {"recall_floor": 1.5}])
 def test_settings_out_of_range(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         Recipe(IndexKind.IVF_FLAT, **bad)

@@ -29,8 +29,8 @@ def test_exact_search_is_a_plain_sort(vectors, query, metric, k):
         assert (found.indices[row, len(order) :] == -1).all()
 
 
-def test_equal_vectors_beyond_twice_k_are_found_in_order():
-    """Two k candidates are not enough here: the search has to notice and look further."""
+def test_equal_vectors_beyond_the_first_candidates_are_found_in_order():
+    """The first candidates are not enough here: the search has to notice and look further."""
     vectors = np.ones((500, 4), dtype=np.float32)
     calls = []
 
@@ -42,7 +42,7 @@ def test_equal_vectors_beyond_twice_k_are_found_in_order():
     scorer = ExactScorer(vectors, Metric.COSINE)
     found = search_exactly(scorer, vectors[:2], 5, last_ones_first, n_allowed=500)
     np.testing.assert_array_equal(found.indices, np.tile(np.arange(5), (2, 1)))
-    assert calls[0] == 10
+    assert calls[0] == 13
     assert calls[-1] == 500
 
 
@@ -57,7 +57,7 @@ def test_clear_neighbours_need_one_pass():
         return result.indices, result.scores.astype(np.float32)
 
     search_exactly(index.scorer, vectors[:3], 4, candidates, n_allowed=40)
-    assert calls == [8]
+    assert calls == [12]
 
 
 def test_order_breaks_ties_by_position_and_puts_none_last():
