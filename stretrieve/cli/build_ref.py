@@ -42,13 +42,20 @@ def build_ref(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with an interrupted build.")
     ] = False,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate/--no-calibrate", help="Choose query settings on held-out patients."
+        ),
+    ] = True,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
-    """Build a reference from measured sections."""
+    """Build a reference from measured sections, and calibrate it where it has three patients."""
     from stretrieve.cli._progress import make_progress
     from stretrieve.cli._settings import load_settings, put
     from stretrieve.config import settings_from_dict
+    from stretrieve.query import calibrate_built
     from stretrieve.reference import BuildSettings, build_reference
 
     data = load_settings(config, assignments=assignments or ())
@@ -68,7 +75,12 @@ def build_ref(
             put(data, path, value)
     settings = settings_from_dict(BuildSettings, data)
     reference = build_reference(
-        sheet, out, settings=settings, resume=resume, progress=make_progress(quiet=quiet)
+        sheet,
+        out,
+        settings=settings,
+        resume=resume,
+        finish=calibrate_built if calibrate else None,
+        progress=make_progress(quiet=quiet),
     )
     _show(reference, out, as_json=json)
 

@@ -98,6 +98,55 @@ def remove(
     _show_version(done.manifest, as_json=json, removed=list(done.sections))
 
 
+@app.command("add-embedder")
+def add_embedder(
+    reference: Root,
+    sheet: Sheet,
+    embedder: Annotated[str, typer.Option(help="Embedder; see `stretrieve embedders`.")],
+    label: Annotated[
+        str, typer.Option(help="What to call it; the embedder's name when left out.")
+    ] = "",
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings; options win over it.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any setting, for example train.epochs=5. Repeatable."),
+    ] = None,
+    wait: Wait = 0.0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Fit another embedder on a reference's sections and store its embeddings beside the first."""
+    from stretrieve.cli._progress import make_progress
+    from stretrieve.cli._settings import load_settings
+    from stretrieve.config import settings_from_dict
+    from stretrieve.reference import FurtherSettings
+    from stretrieve.reference import add_embedder as add_one
+
+    data = {**load_settings(config, assignments=assignments or ()), "embedder": embedder}
+    settings = settings_from_dict(FurtherSettings, data)
+    progress = make_progress(quiet=quiet)
+    done = add_one(reference, sheet, settings, label=label, wait_s=wait, progress=progress)
+    _show_version(done, as_json=json, embedders=sorted(done.embedders))
+
+
+@app.command("remove-embedder")
+def remove_embedder(
+    reference: Root,
+    label: Annotated[str, typer.Argument(help="What the embedder is called.")],
+    wait: Wait = 0.0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Drop an embedder that was added, and its embeddings."""
+    from stretrieve.cli._progress import make_progress
+    from stretrieve.reference import remove_embedder as remove_one
+
+    done = remove_one(reference, label, wait_s=wait, progress=make_progress(quiet=quiet))
+    _show_version(done, as_json=json, embedders=sorted(done.embedders))
+
+
 @app.command()
 def tag(
     reference: Tagged,
@@ -132,6 +181,31 @@ def verify(reference: Tagged, quiet: Quiet = False, json: Json = False) -> None:
         rows = [(fault.part, fault.problem, fault.repair) for fault in done.faults]
         emit_table(rows, columns=("part", "problem", "repair"))
     done.raise_if_damaged()
+
+
+@app.command()
+def calibrate(
+    reference: Root,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Samplesheet it was built from, to fit embedders without a patient."),
+    ] = None,
+    wait: Wait = 0.0,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> None:
+    """Choose query settings, interval widths and expected correlations on held-out patients."""
+    from stretrieve.cli._progress import make_progress
+    from stretrieve.query import calibrate_reference
+
+    done = calibrate_reference(
+        reference, sections=sheet, wait_s=wait, progress=make_progress(quiet=quiet)
+    )
+    said = dict(done.calibration or {})
+    shown = ("embedder_refitted", "nested_pcc_mean", "coverage_before_inflation", "inflation")
+    _show_version(
+        done, as_json=json, settings=said["settings"], **{name: said[name] for name in shown}
+    )
 
 
 @app.command("rebuild-indexes")

@@ -9,6 +9,7 @@ from stretrieve.reference.changes import (
     tag_version,
 )
 from stretrieve.reference.compact import compact_reference
+from stretrieve.reference.further import FurtherSettings, add_embedder, remove_embedder
 from stretrieve.reference.history import list_versions
 from stretrieve.reference.manifest import Manifest
 from stretrieve.reference.reference import Reference
@@ -18,8 +19,10 @@ from stretrieve.reference.verify import verify_reference
 
 __all__ = [
     "BuildSettings",
+    "FurtherSettings",
     "Manifest",
     "Reference",
+    "add_embedder",
     "add_sections",
     "build_reference",
     "compact_reference",
@@ -27,6 +30,7 @@ __all__ = [
     "import_reference",
     "list_versions",
     "rebuild_indexes",
+    "remove_embedder",
     "remove_sections",
     "set_calibration",
     "tag_version",

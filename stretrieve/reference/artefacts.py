@@ -61,16 +61,25 @@ def file_digests(folder: Path) -> dict[str, str]:
     return {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
-def check_embedder(layout: Layout, manifest: Manifest) -> None:
+def check_embedder(layout: Layout, manifest: Manifest, *, label: str = "") -> None:
     """Check the embedder's files before they are read.
+
+    Parameters
+    ----------
+    layout
+        Where the reference is.
+    manifest
+        Its version.
+    label
+        Which of its embedders; its own when empty.
 
     Raises
     ------
     ChecksumError
         When a file is missing or is not what the manifest says.
     """
-    for name, digest in manifest.embedder["files"].items():
-        path = layout.embedder / name
+    for name, digest in manifest.seen_by(label).embedder["files"].items():
+        path = layout.embedder_of(label) / name
         if not path.is_file():
             raise ChecksumError(explain(f"embedder file {name}", got="no such file"))
         if sha256_file(path) != digest:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,9 +16,10 @@ from stretrieve._files import atomic_path
 from stretrieve._progress import SILENT, Progress
 from stretrieve.config import settings_to_dict
 from stretrieve.embedders import create_embedder, load_embedder
-from stretrieve.embedders.base import Embedder, SectionPatches
+from stretrieve.embedders.base import Embedder, Embeddings, SectionPatches
 from stretrieve.embedders.data import collect_patches
 from stretrieve.errors import InputError, OutputExistsError, StretrieveError, explain
+from stretrieve.reference.artefacts import check_embedder
 from stretrieve.reference.cache import LazyPatches, SectionCache
 from stretrieve.reference.commit import Made, commit_version, embedder_entry
 from stretrieve.reference.derive import MODALITIES
@@ -25,9 +28,13 @@ from stretrieve.reference.layout import delete
 from stretrieve.reference.reference import Reference
 from stretrieve.reference.settings import BuildSettings
 from stretrieve.reference.source import SectionSource, open_source
+from stretrieve.reference.versions import publish
 from stretrieve.reference.workfolder import WorkFolder, open_work
 from stretrieve.spots import Section
 from stretrieve.store import SpotStore
+
+Finish = Callable[[Reference, Sequence[SectionPatches], Progress], Mapping[str, Any] | None]
+"""Last step of a build; see :func:`build_reference`."""
 
 
 def build_reference(
@@ -37,6 +44,7 @@ def build_reference(
     settings: BuildSettings | None = None,
     resume: bool = False,
     storage_options: Mapping[str, str] | None = None,
+    finish: Finish | None = None,
     progress: Progress = SILENT,
 ) -> Reference:
     """Build a reference: patches, embedder, embeddings, store, indexes, and last the manifest.
@@ -55,6 +63,10 @@ def build_reference(
         Go on with an interrupted build of the same input.
     storage_options
         Credentials and endpoint when ``settings.store_uri`` names an object store.
+    finish
+        Called with the reference and its sections with their patches before the reference gets its
+        name; what it returns becomes the calibration in the manifest.
+        :func:`~stretrieve.query.calibrate_built` is one; nothing is calibrated when ``None``.
     progress
         Told of every step.
 
@@ -73,13 +85,32 @@ def build_reference(
     out = Path(out).absolute()
     source = open_source(sections)
     plain = settings_to_dict(settings)
-    embedder = create_embedder(settings.embedder, settings.embedder_config)
+    embedder = _embedder(settings)
     with open_work(out, source=source.digest(), settings=plain, resume=resume) as work:
         if not out.exists() and not work.reference.manifest.is_file():
             _check_store_place(work, settings, storage_options)
             _build(work, source, embedder, settings, storage_options, progress)
+        if finish is not None and not out.exists():
+            patches = _patches(work, source, embedder, settings, progress)
+            _finish(work, finish, patches, storage_options, progress)
         work.finish()
     return Reference.open(out, storage_options=storage_options)
+
+
+def _embedder(settings: BuildSettings) -> Embedder:
+    """Return the fitted embedder that is taken over, or an unfitted one."""
+    if settings.embedder_from:
+        return load_embedder(_embedder_folder(settings))
+    return create_embedder(settings.embedder, settings.embedder_config)
+
+
+def _embedder_folder(settings: BuildSettings) -> Path:
+    place = Path(settings.embedder_from)
+    if (place / keys.MANIFEST).is_file():
+        opened = Reference.open(place)
+        check_embedder(opened.layout, opened.manifest)
+        return opened.layout.embedder
+    return place
 
 
 def _check_store_place(
@@ -117,6 +148,27 @@ def _build(
         delete(work.path)
         raise
 
+    patches = _patches(work, source, embedder, settings, progress)
+    fitted = _fit(work, embedder, patches, settings, progress)
+    uri = settings.store_uri or keys.LANCE
+    sections = (cache.get(name) for name in source.names)
+    place = work.reference.store_uri(uri)
+    store = _open_store(place, fitted, sections, settings.embedding_dtype, storage_options)
+    write_sections(store, fitted, patches, settings, progress=progress)
+    entry = embedder_entry(fitted, work.reference.embedder, settings.embedding_dtype)
+    made = Made(settings_to_dict(settings), entry, settings.recipe)
+    commit_version(work.reference, store, made, change="built", uri=uri, progress=progress)
+
+
+def _patches(
+    work: WorkFolder,
+    source: SectionSource,
+    embedder: Embedder,
+    settings: BuildSettings,
+    progress: Progress,
+) -> LazyPatches:
+    cache = SectionCache(work.sections)
+
     def open_one(name: str) -> SectionPatches:
         return collect_patches(
             cache.get(name),
@@ -127,14 +179,22 @@ def _build(
             progress=progress,
         )
 
-    patches = LazyPatches(source.names, open_one)
-    fitted = _fit(work, embedder, patches, settings, progress)
-    uri = settings.store_uri or keys.LANCE
-    sections = (cache.get(name) for name in source.names)
-    store = _open_store(work.reference.store_uri(uri), fitted, sections, storage_options)
-    write_sections(store, fitted, patches, settings, progress=progress)
-    made = Made(settings_to_dict(settings), embedder_entry(fitted, work.reference), settings.recipe)
-    commit_version(work.reference, store, made, change="built", uri=uri, progress=progress)
+    return LazyPatches(source.names, open_one)
+
+
+def _finish(
+    work: WorkFolder,
+    finish: Finish,
+    patches: Sequence[SectionPatches],
+    storage_options: Mapping[str, str] | None,
+    progress: Progress,
+) -> None:
+    """Complete the manifest of a reference that nobody can have opened yet."""
+    with Reference.open(work.reference.root, storage_options=storage_options) as reference:
+        if reference.manifest.calibration is None:
+            found = finish(reference, patches, progress)
+            if found is not None:
+                publish(work.reference, replace(reference.manifest, calibration=dict(found)))
 
 
 def _read(source: SectionSource, cache: SectionCache, progress: Progress) -> None:
@@ -153,8 +213,11 @@ def _fit(
     settings: BuildSettings,
     progress: Progress,
 ) -> Embedder:
-    """Fit the embedder and save it; what an interrupted build has saved is used."""
+    """Fit the embedder and save it, or take another's; what an interrupted build saved is used."""
     folder = work.reference.embedder
+    if settings.embedder_from and not folder.is_dir():
+        with atomic_path(folder) as temporary:
+            shutil.copytree(_embedder_folder(settings), temporary)
     if not folder.is_dir():
         train = settings.train
         training.fit_embedder(
@@ -176,6 +239,7 @@ def _open_store(
     uri: str,
     embedder: Embedder,
     sections: Iterable[Section],
+    dtype: str,
     storage_options: Mapping[str, str] | None,
 ) -> SpotStore:
     if SpotStore.exists(uri, storage_options=storage_options):
@@ -184,7 +248,13 @@ def _open_store(
         return store
     dims = dict.fromkeys(MODALITIES.values(), embedder.dim)
     genes = gene_union(sections)
-    return SpotStore.create(uri, dims=dims, genes=genes, storage_options=storage_options)
+    return SpotStore.create(
+        uri,
+        dims=dims,
+        genes=genes,
+        dtypes=dict.fromkeys(dims, dtype),
+        storage_options=storage_options,
+    )
 
 
 def gene_union(sections: Iterable[Section]) -> pd.DataFrame:
@@ -222,6 +292,7 @@ def write_sections(
     patches: Iterable[SectionPatches],
     settings: BuildSettings,
     *,
+    more: Callable[[Section], Mapping[str, Embeddings]] | None = None,
     progress: Progress = SILENT,
 ) -> None:
     """Embed and store one section after the other; those that are there already are left alone.
@@ -236,6 +307,8 @@ def write_sections(
         The sections and the patches under their spots.
     settings
         ``batch_size`` and ``thumbnail_px`` are used.
+    more
+        Gives the embedding columns of further embedders.
     progress
         Told of every section.
     """
@@ -252,5 +325,7 @@ def write_sections(
                     batch_size=settings.batch_size,
                     thumbnail_px=settings.thumbnail_px,
                 )
+                if more is not None:
+                    rows = replace(rows, embeddings={**rows.embeddings, **more(one.section)})
                 store.append_section(record, rows)
             task.advance(note=record.section)

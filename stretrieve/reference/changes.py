@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,16 +11,18 @@ from stretrieve import keys
 from stretrieve._progress import SILENT, Progress
 from stretrieve.config import settings_from_dict
 from stretrieve.embedders import load_embedder
-from stretrieve.embedders.base import Embedder, SectionPatches
+from stretrieve.embedders.base import Embedder, Embeddings, SectionPatches
 from stretrieve.embedders.data import collect_patches
 from stretrieve.errors import InputError, OutputExistsError, SectionError, explain
 from stretrieve.reference.artefacts import check_embedder
 from stretrieve.reference.build import gene_union, write_sections
 from stretrieve.reference.commit import commit_same_rows
+from stretrieve.reference.embed import further_embeddings
+from stretrieve.reference.further import load_further
 from stretrieve.reference.layout import check_tag
-from stretrieve.reference.manifest import Manifest
+from stretrieve.reference.manifest import CALIBRATION, Manifest
 from stretrieve.reference.settings import BuildSettings
-from stretrieve.reference.source import SectionSource, open_source
+from stretrieve.reference.source import open_source
 from stretrieve.reference.versions import find_manifest, read_tags, write_tags
 from stretrieve.reference.writer import open_writer, prune_derived
 from stretrieve.spots import Section
@@ -88,22 +90,43 @@ def add_sections(
         embedder = load_embedder(writer.layout.embedder)
         settings = settings_from_dict(BuildSettings, writer.manifest.settings)
         writer.store.add_genes(gene_union(source.read(name) for name in source.names))
-        patches = _patches(source, embedder, settings, progress)
-        write_sections(writer.store, embedder, patches, settings, progress=progress)
-        return writer.commit(f"added {len(source.names)} sections", progress=progress)
+        others = load_further(writer.layout, writer.manifest)
+        read = (source.read(name) for name in source.names)
+        write_sections(
+            writer.store,
+            embedder,
+            (_patches(section, embedder, settings, progress) for section in read),
+            settings,
+            more=lambda section: _more(section, others, settings, progress),
+            progress=progress,
+        )
+        change = f"added {len(source.names)} sections"
+        return writer.commit(change, made=writer.made.uncalibrated(), progress=progress)
+
+
+def _more(
+    section: Section, others: Mapping[str, Embedder], settings: BuildSettings, progress: Progress
+) -> dict[str, Embeddings]:
+    """Return the columns of further embedders for one section."""
+    columns: dict[str, Embeddings] = {}
+    for label, embedder in others.items():
+        patches = _patches(section, embedder, settings, progress)
+        columns |= further_embeddings(
+            embedder, patches, label=label, batch_size=settings.batch_size
+        )
+    return columns
 
 
 def _patches(
-    source: SectionSource, embedder: Embedder, settings: BuildSettings, progress: Progress
-) -> Iterator[SectionPatches]:
-    for name in source.names:
-        yield collect_patches(
-            source.read(name),
-            embedder.spec,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-            progress=progress,
-        )
+    section: Section, embedder: Embedder, settings: BuildSettings, progress: Progress
+) -> SectionPatches:
+    return collect_patches(
+        section,
+        embedder.spec,
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        progress=progress,
+    )
 
 
 def remove_sections(
@@ -151,7 +174,8 @@ def remove_sections(
                 )
             )
         writer.store.remove_sections(gone)
-        return Removed(writer.commit(f"removed {len(gone)} sections", progress=progress), gone)
+        change, made = f"removed {len(gone)} sections", writer.made.uncalibrated()
+        return Removed(writer.commit(change, made=made, progress=progress), gone)
 
 
 def _matching(
@@ -255,7 +279,11 @@ def rebuild_indexes(
 
 
 def set_calibration(
-    root: Path | str, calibration: Mapping[str, Any], *, wait_s: float = 0.0
+    root: Path | str,
+    calibration: Mapping[str, Any],
+    *,
+    embedder: str = "",
+    wait_s: float = 0.0,
 ) -> Manifest:
     """Store a calibration, plain JSON data, as a new version with the same rows.
 
@@ -267,11 +295,18 @@ def set_calibration(
         The reference folder.
     calibration
         What calibration found.
+    embedder
+        Label of the embedder that it was made with; the reference's own when empty.
     wait_s
         Seconds to wait for another writer.
     """
     with open_writer(root, wait_s=wait_s) as writer:
-        change, held = "calibrated", dict(calibration)
-        manifest = commit_same_rows(writer.layout, writer.manifest, change=change, calibration=held)
+        before, held = writer.manifest, dict(calibration)
+        before.seen_by(embedder)
+        fields: dict[str, Any] = {"calibration": held}
+        if embedder:
+            entry = {**before.embedders[embedder], CALIBRATION: held}
+            fields = {"embedders": {**before.embedders, embedder: entry}}
+        manifest = commit_same_rows(writer.layout, before, change="calibrated", **fields)
         prune_derived(writer.layout)
         return manifest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from stretrieve.embedders.base import Embedder
 from stretrieve.reference.artefacts import file_digests, genes_entry, records_digest
 from stretrieve.reference.derive import derive
 from stretrieve.reference.layout import Layout, is_remote, version_name
-from stretrieve.reference.manifest import Manifest, library_versions, section_entry
+from stretrieve.reference.manifest import CALIBRATION, Manifest, library_versions, section_entry
 from stretrieve.reference.storefiles import read_store_files, store_files, write_store_files
 from stretrieve.reference.versions import publish
 from stretrieve.store import SpotStore
@@ -35,22 +35,35 @@ class Made:
         The manifest's entry for the embedder.
     recipe
         Index recipe, or ``"auto"``.
+    embedders
+        The manifest's entries for further embedders, by label.
     """
 
     settings: Mapping[str, Any]
     embedder: Mapping[str, Any]
     recipe: str
+    embedders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def uncalibrated(self) -> Made:
+        """Return the same without calibrations, which do not outlive the rows they were made with."""
+        bare = {
+            label: {name: value for name, value in entry.items() if name != CALIBRATION}
+            for label, entry in self.embedders.items()
+        }
+        return replace(self, embedders=bare)
 
 
-def embedder_entry(embedder: Embedder, layout: Layout) -> dict[str, Any]:
-    """Return what the manifest says about the embedder."""
+def embedder_entry(embedder: Embedder, folder: Path, dtype: str) -> dict[str, Any]:
+    """Return what the manifest says about an embedder saved in a folder, and its embeddings."""
     return {
         "name": embedder.name,
         "config": embedder.to_config(),
         "dim": embedder.dim,
+        "dtype": dtype,
         "patch_spec": embedder.spec.to_dict(),
         "gene_names": list(embedder.gene_names),
-        "files": file_digests(layout.embedder),
+        "encoder": dict(embedder.encoder_facts),
+        "files": file_digests(folder),
     }
 
 
@@ -90,7 +103,14 @@ def commit_version(
         Told of every step.
     """
     number = before.version + 1 if before else 1
-    derived = derive(store, layout.indexes(number), recipe=made.recipe, progress=progress)
+    derived = derive(
+        store,
+        layout.indexes(number),
+        recipe=made.recipe,
+        labels=made.embedders,
+        progress=progress,
+    )
+    store.index_metadata()
     store.tag(version_name(number))
     records = store.sections()
     digest = records_digest(records)
@@ -113,6 +133,7 @@ def commit_version(
         indexes=derived.indexes,
         calibration=calibration,
         libraries=library_versions(),
+        embedders=made.embedders,
     )
     publish(layout, manifest)
     return manifest

@@ -17,6 +17,7 @@ from stretrieve.reference.writer import (
     Writer,
     delete_store,
     delete_version,
+    drop_unused_embedders,
     kept_versions,
     next_store_uri,
     open_writer,
@@ -124,7 +125,9 @@ def copy_store(
     """
     genes = store.genes[store.measured().any(axis=0)]
     crash_point("create the fresh store")
-    fresh = SpotStore.create(uri, dims=store.dims, genes=genes, storage_options=storage_options)
+    fresh = SpotStore.create(
+        uri, dims=store.dims, genes=genes, dtypes=store.dtypes, storage_options=storage_options
+    )
     records = store.sections()
     with progress.task("copying sections", len(records)) as task:
         for record in records:
@@ -155,6 +158,7 @@ def _forget(writer: Writer, manifest: Manifest) -> Compacted:
     for uri in sorted({str(before[number].store["uri"]) for number in forgotten} - needed):
         crash_point(f"delete store {uri}")
         delete_store(layout, uri, writer.storage_options)
+    drop_unused_embedders(layout)
     prune_derived(layout)
     kept = {
         number: reasons.get(number, "open in a reader")

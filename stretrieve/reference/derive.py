@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from stretrieve import keys
 from stretrieve._failpoints import crash_point
@@ -18,12 +17,11 @@ from stretrieve.config import settings_from_dict, settings_to_dict
 from stretrieve.errors import ChecksumError, ConfigError, explain
 from stretrieve.indexes import (
     ExactIndex,
-    FaissIndex,
     Metric,
     Recipe,
     VectorIndex,
-    build_index,
     choose_recipe,
+    make_index,
     read_index,
 )
 from stretrieve.indexes.base import Vectors
@@ -32,13 +30,21 @@ from stretrieve.indexes.recipes import Choice
 from stretrieve.reference.layout import delete
 from stretrieve.reference.manifest import IndexEntry
 from stretrieve.reference.rows import FILE as SPOTS_FILE
-from stretrieve.reference.rows import SpotTable, checked_vectors, read_spots, write_spots
+from stretrieve.reference.rows import (
+    SpotTable,
+    checked_vectors,
+    read_spots,
+    write_spots,
+    write_vectors,
+)
 from stretrieve.store import SpotStore
+from stretrieve.store.schema import embedding_column
 
 MODALITIES: Mapping[str, str] = {
     "image": keys.IMAGE_EMBEDDING,
     "expression": keys.EXPRESSION_EMBEDDING,
 }
+_OWN = ("",)
 METRIC = Metric.COSINE
 RECALL_K = 50
 _RECALL_QUERIES = 200
@@ -75,6 +81,26 @@ def modality_column(modality: str) -> str:
     return MODALITIES[modality]
 
 
+def index_name(modality: str, label: str = "") -> str:
+    """Return the name of a modality's index in the manifest and of its files."""
+    return f"{modality}.{label}" if label else modality
+
+
+def index_columns(labels: Iterable[str] = ()) -> dict[str, str]:
+    """Return the embedding column of every index of a reference, by its name.
+
+    Parameters
+    ----------
+    labels
+        Further embedders.
+    """
+    return {
+        index_name(modality, label): embedding_column(column, label)
+        for label in (*_OWN, *sorted(labels))
+        for modality, column in MODALITIES.items()
+    }
+
+
 @dataclass(frozen=True)
 class Derived:
     """What the manifest says about derived files.
@@ -91,7 +117,14 @@ class Derived:
     indexes: Mapping[str, IndexEntry]
 
 
-def derive(store: SpotStore, folder: Path, *, recipe: str, progress: Progress = SILENT) -> Derived:
+def derive(
+    store: SpotStore,
+    folder: Path,
+    *,
+    recipe: str,
+    labels: Iterable[str] = (),
+    progress: Progress = SILENT,
+) -> Derived:
     """Write spots, vectors and indexes into a folder that appears in one step.
 
     Parameters
@@ -102,6 +135,8 @@ def derive(store: SpotStore, folder: Path, *, recipe: str, progress: Progress = 
         The new folder; one that is there already is replaced.
     recipe
         Name of the index recipe, or ``"auto"``.
+    labels
+        Further embedders.
     progress
         Told of every modality.
 
@@ -113,58 +148,47 @@ def derive(store: SpotStore, folder: Path, *, recipe: str, progress: Progress = 
     if folder.is_dir():
         delete(folder)
     entries: dict[str, IndexEntry] = {}
+    columns = index_columns(labels)
     with (
         atomic_path(folder) as temporary,
-        progress.task("building indexes", len(MODALITIES)) as task,
+        progress.task("building indexes", len(columns)) as task,
     ):
         temporary.mkdir()
         spots = read_spots(store)
         crash_point("write spots")
         spots_sha256 = write_spots(spots, temporary / SPOTS_FILE)
-        queries = _write_vectors(store, spots, temporary)
-        for modality in MODALITIES:
-            crash_point(f"build index {modality}")
-            entries[modality] = _derive_one(temporary, modality, recipe, queries)
+        for name, column in columns.items():
+            crash_point(f"write vectors {name}")
+            write_vectors(store, spots, column, temporary / f"{name}.npy")
+        for name in columns:
+            crash_point(f"build index {name}")
+            entries[name] = _derive_one(temporary, name, recipe)
             task.advance()
         crash_point(f"publish {folder.name}")
     return Derived(spots_sha256, entries)
 
 
-def _write_vectors(store: SpotStore, spots: SpotTable, folder: Path) -> npt.NDArray[np.float32]:
-    """Write both vector files and return image vectors to try the indexes with."""
-    picked = np.linspace(0, len(spots) - 1, min(_RECALL_QUERIES, len(spots))).astype(np.int64)
-    queries = np.empty((0, 0), dtype=np.float32)
-    for modality, column in MODALITIES.items():
-        crash_point(f"write vectors {modality}")
-        shape = (len(spots), store.dims[column])
-        path = folder / f"{modality}.npy"
-        mapped = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        checked_vectors(store, spots, column, out=mapped)
-        if modality == "image":
-            queries = np.array(mapped[picked])
-        mapped.flush()
-    return queries
-
-
-def _derive_one(
-    folder: Path, modality: str, recipe: str, queries: npt.NDArray[np.float32]
-) -> IndexEntry:
-    path = folder / f"{modality}.npy"
-    vectors = np.load(path, mmap_mode="r")
+def _derive_one(folder: Path, name: str, recipe: str) -> IndexEntry:
+    """Build and try one index; it is asked for neighbours of image vectors, as a query asks."""
+    path = folder / f"{name}.npy"
+    label = name.partition(".")[2]
+    images = np.load(folder / f"{index_name('image', label)}.npy", mmap_mode="r")
+    picked = np.linspace(0, len(images) - 1, min(_RECALL_QUERIES, len(images))).astype(np.int64)
+    queries = np.array(images[picked])
+    vectors: Vectors = np.load(path, mmap_mode="r")
     choice = choose_recipe(
         recipe, n_vectors=len(vectors), dim=vectors.shape[1], memory_bytes=memory_bytes()
     )
-    index = build_index(vectors, choice.recipe, metric=METRIC)
+    file = folder / f"{name}.faiss"
+    index, index_sha256 = make_index(file, vectors, choice.recipe, metric=METRIC)
     measured = measure_index(index, vectors, queries, k=min(RECALL_K, len(vectors)))
-    _check_floor(choice, measured.recall, modality)
+    _check_floor(choice, measured.recall, name)
     return IndexEntry(
         recipe=choice.name,
         settings=settings_to_dict(choice.recipe),
         reason=choice.reason,
         vectors_sha256=sha256_file(path),
-        index_sha256=(
-            index.save(folder / f"{modality}.faiss") if isinstance(index, FaissIndex) else ""
-        ),
+        index_sha256=index_sha256,
         recall=measured.recall,
         queries_per_second=measured.queries_per_second,
         recall_k=measured.k,
@@ -226,9 +250,9 @@ def load_vectors(folder: Path, modality: str, entry: IndexEntry) -> Vectors:
     return vectors
 
 
-def exact_searcher(store: SpotStore, spots: SpotTable, modality: str) -> Searcher:
-    """Read one modality from the store and search it without an index."""
-    vectors = checked_vectors(store, spots, modality_column(modality))
+def exact_searcher(store: SpotStore, spots: SpotTable, column: str) -> Searcher:
+    """Read one embedding column from the store and search it without an index."""
+    vectors = checked_vectors(store, spots, column)
     return Searcher(vectors, ExactIndex(vectors, metric=METRIC))
 
 

@@ -14,6 +14,7 @@ from stretrieve.errors import SectionError, explain
 from stretrieve.slides.types import PatchBatch
 from stretrieve.spots.section import Section
 from stretrieve.store import SectionRecord, SpotRows
+from stretrieve.store.schema import embedding_column
 
 _JPEG_QUALITY = 85
 
@@ -67,6 +68,35 @@ def spot_rows(
         },
         thumbnails=[jpeg(patch, side_px=thumbnail_px) for patch in patches.views[0]],
     )
+
+
+def further_embeddings(
+    embedder: Embedder, patches: SectionPatches, *, label: str, batch_size: int
+) -> dict[str, Embeddings]:
+    """Return the columns of an embedder that is not the reference's own, for one section.
+
+    Parameters
+    ----------
+    embedder
+        Fitted embedder.
+    patches
+        The section and the patches under its spots.
+    label
+        The embedder's label.
+    batch_size
+        Patches embedded at a time.
+    """
+    section = patches.section
+    found = {
+        keys.IMAGE_EMBEDDING: embed_images(embedder, patches, batch_size=batch_size),
+        keys.EXPRESSION_EMBEDDING: embedder.embed_expression(
+            section.counts, section.gene_names, section.xy_um
+        ),
+    }
+    return {
+        embedding_column(column, label): _checked(vectors, section, embedder)
+        for column, vectors in found.items()
+    }
 
 
 def embed_images(embedder: Embedder, patches: SectionPatches, *, batch_size: int) -> Embeddings:

@@ -12,8 +12,10 @@ from stretrieve.errors import ConfigError, explain
 
 VERSIONS = "versions"
 TAGS = "tags.json"
+EMBEDDERS = "embedders"
 LOCK = ".lock"
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LABEL = re.compile(r"[a-z][a-z0-9_]{0,31}")
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]+://")
 
 
@@ -38,6 +40,10 @@ class Layout:
     def embedder(self) -> Path:
         """Configuration and weights of the embedder."""
         return self.root / keys.EMBEDDER
+
+    def embedder_of(self, label: str) -> Path:
+        """Return the folder of the embedder with a label, or of the reference's own for none."""
+        return self.root / EMBEDDERS / label if label else self.embedder
 
     @property
     def tags(self) -> Path:
@@ -98,6 +104,25 @@ def check_tag(name: str) -> str:
             )
         )
     return name
+
+
+def check_label(label: str) -> str:
+    """Return the label of an embedder.
+
+    Raises
+    ------
+    ConfigError
+        When it is not lower-case letters, digits and underscore.
+    """
+    if not _LABEL.fullmatch(label):
+        raise ConfigError(
+            explain(
+                "label of an embedder",
+                got=repr(label),
+                expected="1 to 32 lower-case letters, digits and _, a letter first",
+            )
+        )
+    return label
 
 
 def delete(path: Path) -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from stretrieve._failpoints import crash_point
-from stretrieve._files import canonical_json, sha256_text, write_json
-from stretrieve.errors import ManifestError, ReferenceNotFoundError, explain
-from stretrieve.specs import PatchSpec
+from stretrieve._files import canonical_json, indented_json, sha256_text, write_json
+from stretrieve.errors import ConfigError, ManifestError, ReferenceNotFoundError, explain
 from stretrieve.store import SectionRecord, TableVersions
 
 FORMAT = "stretrieve-reference"
 FORMAT_VERSION = 1
+CALIBRATION = "calibration"
 _CHECKSUM = "sha256"
 _LIBRARIES = (
     "anndata", "faiss-cpu", "faiss-gpu", "lancedb", "numpy", "open_clip_torch", "pyarrow", "scipy",
@@ -94,6 +94,8 @@ class Manifest:
         Filled by calibration; ``None`` before.
     libraries
         Versions of what it was made with.
+    embedders
+        Further embedders by label: what ``embedder`` says, and their own ``calibration``.
     """
 
     reference_id: str
@@ -110,11 +112,29 @@ class Manifest:
     indexes: Mapping[str, IndexEntry] = field(default_factory=dict)
     calibration: Mapping[str, Any] | None = None
     libraries: Mapping[str, str] = field(default_factory=dict)
+    embedders: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
-    @property
-    def patch_spec(self) -> PatchSpec:
-        """The patches that the embedder wants to see."""
-        return PatchSpec.from_dict(self.embedder["patch_spec"])
+    def seen_by(self, label: str) -> Manifest:
+        """Return the manifest as one of the embedders sees it, with its own facts and calibration.
+
+        Raises
+        ------
+        ConfigError
+            When there is no embedder of that label.
+        """
+        if not label:
+            return self
+        if label not in self.embedders:
+            raise ConfigError(
+                explain(
+                    "embedder",
+                    got=repr(label),
+                    expected=f"one of {', '.join(sorted(self.embedders)) or 'none but its own'}",
+                )
+            )
+        entry = dict(self.embedders[label])
+        calibration = entry.pop(CALIBRATION, None)
+        return replace(self, embedder=entry, calibration=calibration)
 
     @property
     def table_versions(self) -> TableVersions:
@@ -158,8 +178,11 @@ def read_manifest(path: Path) -> Manifest:
         raise ReferenceNotFoundError(
             explain("reference", got=f"no {path.name} in {path.parent}", expected="a reference")
         )
-    data = _parse(path)
+    text = _text(path)
+    data = _parse(path, text)
     _check_format(path, data)
+    if text != indented_json(data):
+        raise _damaged(path, "text that is not laid out as it was written")
     stored = data.pop(_CHECKSUM, None)
     if stored != sha256_text(canonical_json(data)):
         raise _damaged(path, "a file that fails its own checksum")
@@ -173,9 +196,16 @@ def read_manifest(path: Path) -> Manifest:
         raise _damaged(path, f"missing or unknown fields ({error})") from error
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _damaged(path, "bytes that are not UTF-8") from error
+
+
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
     except ValueError as error:
         raise _damaged(path, "text that is not JSON") from error
     if not isinstance(data, dict):

@@ -20,16 +20,23 @@ from stretrieve.embedders.base import Embedder, Embeddings
 from stretrieve.errors import ChecksumError, GenePanelError, explain
 from stretrieve.indexes import SearchResult
 from stretrieve.reference.artefacts import check_embedder, check_tables
-from stretrieve.reference.derive import Searcher, exact_searcher, load_searcher, modality_column
+from stretrieve.reference.derive import (
+    Searcher,
+    exact_searcher,
+    index_name,
+    load_searcher,
+    modality_column,
+)
+from stretrieve.reference.describe import described
 from stretrieve.reference.layout import Layout, version_name
 from stretrieve.reference.locks import VersionPin
 from stretrieve.reference.manifest import Manifest
 from stretrieve.reference.rows import FILE as SPOTS_FILE
 from stretrieve.reference.rows import SpotTable, map_spots, read_spots
 from stretrieve.reference.versions import pin_version
-from stretrieve.spots import Section
+from stretrieve.spots import Section, log_cp10k
 from stretrieve.store import Filter, SpotStore
-from stretrieve.store.schema import META_COLUMNS
+from stretrieve.store.schema import META_COLUMNS, embedding_column
 
 _log = get_logger(__name__)
 
@@ -52,6 +59,13 @@ class Reference:
         What keeps compaction from the version while the reference lives.
     storage_options
         Credentials and endpoint when the store is in an object store.
+    embedder
+        Label of the embedder whose embeddings are searched; the reference's own when empty.
+
+    Raises
+    ------
+    ConfigError
+        When there is no embedder of that label.
     """
 
     def __init__(
@@ -62,9 +76,11 @@ class Reference:
         tag: str | None = None,
         pin: VersionPin | None = None,
         storage_options: Mapping[str, str] | None = None,
+        embedder: str = "",
     ) -> None:
         self.layout = layout
-        self.manifest = manifest
+        self.manifest = manifest.seen_by(embedder)
+        self.opened_for = embedder
         self.opened_as = tag
         self._pin = pin
         self._storage_options = dict(storage_options or {})
@@ -76,6 +92,7 @@ class Reference:
         uri: str | Path,
         *,
         tag: str | None = None,
+        embedder: str = "",
         storage_options: Mapping[str, str] | None = None,
     ) -> Reference:
         """Open a reference.
@@ -86,6 +103,9 @@ class Reference:
             The reference folder.
         tag
             A tag or a version such as ``"v000001"``; the newest version when ``None``.
+        embedder
+            Label of the embedder to search with, of those that were added to the reference's own
+            (:func:`~stretrieve.reference.further.add_embedder`).
         storage_options
             Credentials and endpoint when the store is in an object store.
 
@@ -95,10 +115,13 @@ class Reference:
             When there is no reference, or no such tag.
         ManifestError
             When the manifest is damaged or of an unknown format version.
+        ConfigError
+            When there is no embedder of that label.
         """
         layout = Layout(Path(uri))
         manifest, pin = pin_version(layout, tag)
-        return cls(layout, manifest, tag=tag, pin=pin, storage_options=storage_options)
+        options = storage_options
+        return cls(layout, manifest, tag=tag, pin=pin, storage_options=options, embedder=embedder)
 
     def close(self) -> None:
         """Let go of the version: compaction may delete it, and reads of it may fail from then on."""
@@ -114,6 +137,11 @@ class Reference:
     # what it holds -----------------------------------------------------------------------------
 
     @property
+    def dataset(self) -> str:
+        """Id of the reference: the dataset that its spots belong to."""
+        return self.manifest.reference_id
+
+    @property
     def identity(self) -> dict[str, Any]:
         """Id, version, tag and content digest: what a result has to name to be repeatable."""
         return {
@@ -121,37 +149,12 @@ class Reference:
             "version": self.manifest.version,
             "tag": self.opened_as or "",
             "content_digest": self.manifest.content_digest,
+            **({"embedder": self.opened_for} if self.opened_for else {}),
         }
 
     def describe(self) -> dict[str, Any]:
         """Return what the reference holds, as plain JSON data."""
-        sections = self.manifest.sections
-        return {
-            **self.identity,
-            "spots": self.manifest.n_spots,
-            "sections": len(sections),
-            "patients": len({section[keys.PATIENT] for section in sections}),
-            "genes": int(self.manifest.genes["n"]),
-            **{
-                name: sorted({section[name] for section in sections} - {""})
-                for name in (keys.ORGAN, keys.SPECIES, keys.PLATFORM)
-            },
-            "embedder": self.manifest.embedder["name"],
-            "dim": self.manifest.embedder["dim"],
-            "patch": self.manifest.embedder["patch_spec"]["views"],
-            "indexes": {
-                modality: {
-                    "recipe": entry.recipe,
-                    "reason": entry.reason,
-                    "recall": round(entry.recall, 4),
-                    "recall_k": entry.recall_k,
-                    "queries_per_second": round(entry.queries_per_second, 1),
-                }
-                for modality, entry in self.manifest.indexes.items()
-            },
-            "created": self.manifest.created,
-            "libraries": dict(self.manifest.libraries),
-        }
+        return {**self.identity, **described(self.manifest)}
 
     def sections(self) -> pd.DataFrame:
         """Return one row a section (index: its name, ascending) with metadata and ``n_spots``."""
@@ -173,8 +176,8 @@ class Reference:
     @cached_property
     def embedder(self) -> Embedder:
         """The embedder that the reference was made with; its files are checked first."""
-        check_embedder(self.layout, self.manifest)
-        return load_embedder(self.layout.embedder)
+        check_embedder(self.layout, self.manifest, label=self.opened_for)
+        return load_embedder(self.layout.embedder_of(self.opened_for))
 
     @property
     def genes(self) -> pd.DataFrame:
@@ -273,11 +276,13 @@ class Reference:
 
     def _load_searcher(self, modality: str) -> Searcher:
         folder = self.layout.indexes(self.manifest.version)
+        name = index_name(modality, self.opened_for)
         try:
-            return load_searcher(folder, modality, self.manifest.indexes[modality])
+            return load_searcher(folder, name, self.manifest.indexes[name])
         except (ChecksumError, KeyError) as error:
             _log.warning("searching without an index: %s", error)
-        return exact_searcher(self.store, self.spot_table, modality)
+        column = embedding_column(modality_column(modality), self.opened_for)
+        return exact_searcher(self.store, self.spot_table, column)
 
     def embeddings(
         self, modality: str, positions: npt.NDArray[np.int64] | None = None
@@ -316,6 +321,13 @@ class Reference:
             )
         return counts[:, columns]
 
+    def log_expression(
+        self, positions: npt.NDArray[np.int64], genes: Sequence[str] | None = None
+    ) -> sparse.csr_matrix:
+        """Return log1p CP10k ``(len(positions), n_genes)`` float32, all genes in the denominator."""
+        library = self.spot_table.library_size[np.asarray(positions, dtype=np.int64)]
+        return log_cp10k(self.expression(positions, genes), library_size=library)
+
     def take(self, spot_uids: Sequence[str]) -> pd.DataFrame:
         """Return the rows of :attr:`spots` of spots named by ``spot_uid``, in their order."""
         return self.spots.iloc[self.positions(spot_uids)]
@@ -337,7 +349,7 @@ class Reference:
 
         root, options = self.layout.root, self._storage_options
         add_sections(root, sections, storage_options=options, progress=progress)
-        return Reference.open(root, storage_options=options)
+        return Reference.open(root, embedder=self.opened_for, storage_options=options)
 
     def remove(
         self,
@@ -360,7 +372,7 @@ class Reference:
             storage_options=options,
             progress=progress,
         )
-        return Reference.open(root, storage_options=options)
+        return Reference.open(root, embedder=self.opened_for, storage_options=options)
 
     def tag(self, name: str) -> None:
         """Name this version, so that it can be opened by the name and compaction keeps it."""

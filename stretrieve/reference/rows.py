@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,9 +54,22 @@ class SpotTable:
         return np.asarray(self.table.column(_CODE).to_numpy(), dtype=np.int64)
 
     @cached_property
+    def library_size(self) -> npt.NDArray[np.float64]:
+        """``(n_spots,)`` total counts of each spot."""
+        return np.asarray(self.table.column(keys.LIBRARY_SIZE).to_numpy(), dtype=np.float64)
+
+    @cached_property
     def uids(self) -> pd.Index:
         """``(n_spots,)`` names of the spots."""
         return pd.Index(self.table.column(keys.SPOT_UID).to_pandas().astype(object))
+
+    def says_the_same(self, other: SpotTable) -> bool:
+        """Whether another table holds the same values, however pandas or Arrow name their types."""
+        names = self.table.schema.names
+        if sorted(names) != sorted(other.table.schema.names):
+            return False
+        there = other.table.select(names)
+        return bool(there.cast(self.table.schema).equals(self.table))
 
     def to_pandas(self, sections: pd.DataFrame) -> pd.DataFrame:
         """Return one row a spot with the metadata of its section.
@@ -84,34 +99,48 @@ def read_spots(store: SpotStore) -> SpotTable:
         When they are not what was written.
     """
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    frame = store.spot_table()
+    table = store.spot_table()
     records = store.sections()
-    names = pd.Index([record.section for record in records])
-    codes = names.get_indexer(frame[keys.SECTION])
-    for place, record in enumerate(records):
-        part = frame[codes == place]
-        found = {
-            keys.SPOT_UID: checksums.digest_texts(part[keys.SPOT_UID]),
-            POSITIONS_DIGEST: checksums.digest_array(part[list(POSITION_COLUMNS)].to_numpy("<f8")),
-        }
-        for column, digest in found.items():
-            check_column(record.section, column, digest, record.digests.get(column))
+    names = pa.array([record.section for record in records], pa.string())
+    found = pc.fill_null(pc.index_in(table.column(keys.SECTION), value_set=names), -1)
+    codes = found.to_numpy().astype(np.int32)
     if (codes < 0).any():
         raise ChecksumError(
             explain("spots table", got=f"{int((codes < 0).sum())} spots of unknown sections")
         )
-    frame = frame.drop(columns=keys.SECTION).assign(**{_CODE: codes.astype(np.int32)})
-    return SpotTable(pa.Table.from_pandas(frame, preserve_index=False))
+    for record, run in zip(records, section_runs(codes, len(records)), strict=True):
+        part = table.take(pa.array(run))
+        positions = np.column_stack([part.column(name).to_numpy() for name in POSITION_COLUMNS])
+        digests = {
+            keys.SPOT_UID: checksums.digest_texts(part.column(keys.SPOT_UID).to_pylist()),
+            POSITIONS_DIGEST: checksums.digest_array(positions.astype("<f8")),
+        }
+        for column, digest in digests.items():
+            check_column(record.section, column, digest, record.digests.get(column))
+    place = table.schema.get_field_index(keys.SECTION)
+    return SpotTable(table.remove_column(place).append_column(_CODE, pa.array(codes)))
 
 
-def checked_vectors(
-    store: SpotStore,
-    spots: SpotTable,
-    column: str,
-    *,
-    out: npt.NDArray[np.float32] | None = None,
-) -> npt.NDArray[np.float32]:
+def section_runs(
+    codes: npt.NDArray[np.integer[Any]], n_sections: int
+) -> list[npt.NDArray[np.int64]]:
+    """Return the positions of each section's spots, ascending.
+
+    Parameters
+    ----------
+    codes
+        ``(n_spots,)`` section of each spot.
+    n_sections
+        Number of sections.
+    """
+    order = np.argsort(codes, kind="stable")
+    ends = np.searchsorted(codes[order], np.arange(n_sections + 1))
+    return [order[a:b] for a, b in itertools.pairwise(ends)]
+
+
+def checked_vectors(store: SpotStore, spots: SpotTable, column: str) -> npt.NDArray[np.float32]:
     """Read an embedding column ``(n_spots, dim)`` in canonical order and check every section.
 
     Parameters
@@ -122,21 +151,78 @@ def checked_vectors(
         The spots in canonical order.
     column
         Name of the embedding column.
-    out
-        Where it is written to; made when ``None``.
 
     Raises
     ------
     ChecksumError
         When a section's vectors are not what was written.
     """
-    vectors = store.vectors(column, order=spots.row_ids, out=out)
-    for place, record in enumerate(store.sections()):
-        run = np.flatnonzero(spots.section_index == place)
-        part = vectors[run[0] : run[-1] + 1] if len(run) else vectors[:0]
-        digest = checksums.digest_array(part.astype("<f4", copy=False))
-        check_column(record.section, column, digest, record.digests.get(column))
+    vectors = np.empty((len(spots), store.dims[column]), dtype=np.float32)
+    for positions, block in store.vector_blocks(column, order=spots.row_ids):
+        vectors[positions] = block
+    _check_vectors(store, spots, column, lambda run: vectors[run])
     return vectors
+
+
+def write_vectors(store: SpotStore, spots: SpotTable, column: str, path: Path) -> None:
+    """Write an embedding column in canonical order to a ``.npy`` file and check every section.
+
+    At most a section is in memory at a time.
+
+    Parameters
+    ----------
+    store
+        Where it is read from.
+    spots
+        The spots in canonical order.
+    column
+        Name of the embedding column.
+    path
+        The new file, float32.
+
+    Raises
+    ------
+    ChecksumError
+        When a section's vectors are not what was written.
+    """
+    dim = store.dims[column]
+    header = {"descr": "<f4", "fortran_order": False, "shape": (len(spots), dim)}
+    with path.open("w+b") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        start, width = stream.tell(), 4 * dim
+
+        def read(run: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+            parts = []
+            for part in _consecutive(run):
+                stream.seek(start + int(run[part.start]) * width)
+                parts.append(stream.read((part.stop - part.start) * width))
+            return np.frombuffer(b"".join(parts), dtype="<f4").reshape(-1, dim)
+
+        for positions, block in store.vector_blocks(column, order=spots.row_ids):
+            for part in _consecutive(positions):
+                stream.seek(start + int(positions[part.start]) * width)
+                stream.write(np.ascontiguousarray(block[part], dtype="<f4").data)
+        _check_vectors(store, spots, column, read)
+
+
+def _consecutive(positions: npt.NDArray[np.int64]) -> list[slice]:
+    """Return the parts of some positions that lie one behind the other."""
+    breaks = (np.flatnonzero(np.diff(positions) != 1) + 1).tolist()
+    bounds = [0, *breaks, len(positions)] if len(positions) else []
+    return [slice(*pair) for pair in itertools.pairwise(bounds)]
+
+
+def _check_vectors(
+    store: SpotStore,
+    spots: SpotTable,
+    column: str,
+    read: Callable[[npt.NDArray[np.int64]], npt.NDArray[np.float32]],
+) -> None:
+    records = store.sections()
+    dtype = store.dtypes[column]
+    for record, run in zip(records, section_runs(spots.section_index, len(records)), strict=True):
+        digest = checksums.digest_array(read(run).astype(dtype, copy=False))
+        check_column(record.section, column, digest, record.digests.get(column))
 
 
 def check_column(section: str, column: str, found: str, stored: str | None) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from stretrieve import keys
 from stretrieve._failpoints import crash_point
-from stretrieve._files import atomic_path, sha256_file
+from stretrieve._files import atomic_path, sha256_file, write_json
 from stretrieve._progress import SILENT, Progress
 from stretrieve.errors import (
     ChecksumError,
@@ -30,17 +30,23 @@ from stretrieve.errors import (
 )
 from stretrieve.reference.artefacts import check_embedder
 from stretrieve.reference.commit import Made, commit_version
-from stretrieve.reference.layout import Layout
+from stretrieve.reference.derive import MODALITIES
+from stretrieve.reference.layout import EMBEDDERS, Layout
 from stretrieve.reference.manifest import Manifest, read_manifest
 from stretrieve.reference.reference import Reference
 from stretrieve.reference.resources import typed_os_errors
 from stretrieve.reference.workfolder import WorkFolder, open_work
 from stretrieve.store import SpotStore
 from stretrieve.store.exchange import read_gene_table, read_section, write_gene_table, write_section
+from stretrieve.store.schema import embedding_column
 
 _CHECKSUMS = "checksums.json"
 _GENES = "genes.arrow"
-_MEMBER = re.compile(r"manifest\.json|genes\.arrow|embedder/[A-Za-z0-9._-]+|sections/\d{6}\.arrow")
+_FILE = r"[A-Za-z0-9_][A-Za-z0-9._-]*"
+_MEMBER = re.compile(
+    rf"manifest\.json|genes\.arrow|embedder/{_FILE}|embedders/[a-z][a-z0-9_]*/{_FILE}"
+    r"|sections/\d{6}\.arrow"
+)
 _COPY_BYTES = 1 << 20
 
 
@@ -78,7 +84,8 @@ def export_reference(
     if out.exists():
         raise OutputExistsError(explain("output", got=f"{out}, which exists"))
     reference = Reference.open(root, tag=tag, storage_options=storage_options)
-    check_embedder(reference.layout, reference.manifest)
+    for label in _labels(reference.manifest):
+        check_embedder(reference.layout, reference.manifest, label=label)
     with (
         typed_os_errors(f"export to {out.name}"),
         atomic_path(out) as temporary,
@@ -117,10 +124,13 @@ class _Members:
 
 
 def _write_members(members: _Members, reference: Reference, progress: Progress) -> None:
-    members.scratch.write_text(json.dumps(reference.manifest.to_dict(), ensure_ascii=False))
+    write_json(members.scratch, reference.manifest.to_dict())
     members.add(keys.MANIFEST, members.scratch)
-    for name in sorted(reference.manifest.embedder["files"]):
-        members.add(f"{keys.EMBEDDER}/{name}", reference.layout.embedder / name)
+    for label in _labels(reference.manifest):
+        folder = reference.layout.embedder_of(label)
+        for name in sorted(reference.manifest.seen_by(label).embedder["files"]):
+            path = folder / name
+            members.add(path.relative_to(reference.layout.root).as_posix(), path)
     write_gene_table(members.scratch, reference.genes)
     members.add(_GENES, members.scratch)
     records = reference.store.sections()
@@ -179,9 +189,9 @@ def _unpack(work: WorkFolder, archive: zipfile.ZipFile, progress: Progress) -> N
     scratch = work.path / "member"
     _extract(archive, keys.MANIFEST, scratch, checksums)
     before = read_manifest(scratch)
-    layout.embedder.mkdir(exist_ok=True)
     for name in checksums:
-        if name.startswith(f"{keys.EMBEDDER}/"):
+        if name.startswith((f"{keys.EMBEDDER}/", f"{EMBEDDERS}/")):
+            (layout.root / name).parent.mkdir(parents=True, exist_ok=True)
             _extract(archive, name, layout.root / name, checksums)
     _extract(archive, _GENES, scratch, checksums)
     store = _open_store(layout, before, scratch)
@@ -198,8 +208,10 @@ def _unpack(work: WorkFolder, archive: zipfile.ZipFile, progress: Progress) -> N
 
 
 def _complete(layout: Layout, store: SpotStore, before: Manifest, progress: Progress) -> None:
-    made = Made(before.settings, before.embedder, str(before.settings["recipe"]))
-    check_embedder(layout, before)
+    recipe = str(before.settings["recipe"])
+    made = Made(before.settings, before.embedder, recipe, before.embedders)
+    for label in _labels(before):
+        check_embedder(layout, before, label=label)
     manifest = commit_version(
         layout,
         store,
@@ -222,10 +234,18 @@ def _open_store(layout: Layout, before: Manifest, genes: Path) -> SpotStore:
         store = SpotStore(uri)
         store.discard_uncommitted()
         return store
-    dims = dict.fromkeys(
-        (keys.IMAGE_EMBEDDING, keys.EXPRESSION_EMBEDDING), int(before.embedder["dim"])
-    )
-    return SpotStore.create(uri, dims=dims, genes=read_gene_table(genes))
+    dims, dtypes = {}, {}
+    for label in _labels(before):
+        entry = before.seen_by(label).embedder
+        for column in MODALITIES.values():
+            name = embedding_column(column, label)
+            dims[name], dtypes[name] = int(entry["dim"]), str(entry.get("dtype", "float32"))
+    return SpotStore.create(uri, dims=dims, genes=read_gene_table(genes), dtypes=dtypes)
+
+
+def _labels(manifest: Manifest) -> tuple[str, ...]:
+    """Return the labels of all embedders, the reference's own first."""
+    return ("", *sorted(manifest.embedders))
 
 
 def _checksums(archive: zipfile.ZipFile) -> dict[str, str]:

@@ -13,7 +13,7 @@ from stretrieve._progress import SILENT, Progress
 from stretrieve.errors import ChecksumError, ManifestError, StretrieveError, explain
 from stretrieve.indexes.recall import index_recall_at_k
 from stretrieve.reference.artefacts import check_embedder, content_digest, genes_entry
-from stretrieve.reference.derive import MODALITIES, load_searcher
+from stretrieve.reference.derive import index_columns, load_searcher
 from stretrieve.reference.layout import Layout, is_remote, version_name
 from stretrieve.reference.manifest import Manifest, read_manifest, section_entry
 from stretrieve.reference.rows import FILE, checked_vectors, map_spots, read_spots
@@ -132,7 +132,7 @@ def verify_reference(
     manifest = find_manifest(layout, tag)
     faults = [
         *_history(layout, manifest),
-        *_caught("embedder", _RESTORE, lambda: check_embedder(layout, manifest)),
+        *_embedders(layout, manifest),
         *_files(layout, manifest),
     ]
     digest = ""
@@ -152,6 +152,16 @@ def _caught(part: str, repair: str, check: Callable[[], object]) -> Iterator[Fau
         check()
     except StretrieveError as error:
         yield Fault(part, str(error), repair)
+
+
+def _embedders(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
+    for label in ("", *sorted(manifest.embedders)):
+        part = f"embedder {label}".strip()
+        yield from _caught(
+            part,
+            _RESTORE,
+            lambda label=label: check_embedder(layout, manifest, label=label),  # type: ignore[misc] # a default of a lambda
+        )
 
 
 def _history(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
@@ -236,11 +246,11 @@ def _derived(layout: Layout, manifest: Manifest, store: SpotStore) -> Iterator[F
     spots = read_spots(store)
     try:
         mapped = map_spots(folder / FILE, manifest.spots_sha256)
-        if not mapped.table.equals(spots.table):
+        if not spots.says_the_same(mapped):
             yield Fault("spots.arrow", "differs from the store", _REBUILD)
     except ChecksumError as error:
         yield Fault("spots.arrow", str(error), _REBUILD)
-    for modality, column in MODALITIES.items():
+    for modality, column in index_columns(manifest.embedders).items():
         try:
             searcher = load_searcher(folder, modality, manifest.indexes[modality])
         except (ChecksumError, KeyError) as error:

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from stretrieve._failpoints import crash_point
-from stretrieve._files import canonical_json, sha256_text, write_json
+from stretrieve._files import canonical_json, indented_json, sha256_text, write_json
 from stretrieve.errors import ManifestError, ReferenceNotFoundError, explain
 from stretrieve.reference.layout import Layout, check_tag, version_name
 from stretrieve.reference.locks import VersionPin
@@ -30,9 +30,10 @@ def read_tags(layout: Layout) -> dict[str, int]:
     if not layout.tags.is_file():
         return {}
     try:
-        data = json.loads(layout.tags.read_text(encoding="utf-8"))
+        text = layout.tags.read_bytes().decode("utf-8")
+        data = json.loads(text)
         tags = {str(name): int(number) for name, number in data["tags"].items()}
-        intact = data["sha256"] == sha256_text(canonical_json(tags))
+        intact = data["sha256"] == sha256_text(canonical_json(tags)) and text == indented_json(data)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(layout.tags) from error
     if not intact:

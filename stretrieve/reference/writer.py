@@ -14,7 +14,7 @@ from stretrieve._failpoints import crash_point
 from stretrieve._progress import SILENT, Progress
 from stretrieve.errors import ManifestError
 from stretrieve.reference.commit import Made, commit_version
-from stretrieve.reference.layout import Layout, delete, is_remote, version_name
+from stretrieve.reference.layout import EMBEDDERS, Layout, delete, is_remote, version_name
 from stretrieve.reference.locks import claimed, writer_lock
 from stretrieve.reference.manifest import Manifest, read_manifest
 from stretrieve.reference.resources import typed_os_errors
@@ -50,7 +50,8 @@ class Writer:
     def made(self) -> Made:
         """What the reference was made with."""
         settings = self.manifest.settings
-        return Made(settings, self.manifest.embedder, str(settings["recipe"]))
+        recipe = str(settings["recipe"])
+        return Made(settings, self.manifest.embedder, recipe, self.manifest.embedders)
 
     def commit(
         self,
@@ -122,6 +123,7 @@ def clear_remains(layout: Layout, manifest: Manifest) -> None:
                 crash_point(f"clear {path.name}")
                 delete(path)
     drop_unused_stores(layout)
+    drop_unused_embedders(layout)
 
 
 def drop_unused_stores(layout: Layout) -> list[str]:
@@ -134,6 +136,16 @@ def drop_unused_stores(layout: Layout) -> list[str]:
             delete(path)
             dropped.append(path.name)
     return dropped
+
+
+def drop_unused_embedders(layout: Layout) -> None:
+    """Delete the files of further embedders that no version refers to."""
+    used = {label for version in kept_versions(layout).values() for label in version.embedders}
+    folder = layout.root / EMBEDDERS
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name not in used:
+            crash_point(f"drop embedder {path.name}")
+            delete(path)
 
 
 def kept_versions(layout: Layout) -> dict[int, Manifest]:

@@ -36,7 +36,8 @@ def write_section(path: Path, record: SectionRecord, rows: SpotRows) -> None:
 
     index = {gene: i for i, gene in enumerate(rows.genes)}
     dims = {name: values.shape[1] for name, values in rows.embeddings.items()}
-    table = rows.to_arrow(record.meta, index, schema.spots_schema(dims))
+    dtypes = {name: values.dtype.str for name, values in rows.embeddings.items()}
+    table = rows.to_arrow(record.meta, index, schema.spots_schema(dims, dtypes))
     facts = {**record.facts(), schema.DIGESTS: dict(record.digests)}
     table = table.replace_schema_metadata(
         {_FACTS: canonical_json(facts), _GENES: canonical_json(list(rows.genes))}

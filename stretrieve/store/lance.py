@@ -40,9 +40,16 @@ def lance_errors(what: str) -> Iterator[None]:
         yield
     except StretrieveError:
         raise
-    except (OSError, RuntimeError, ValueError) as error:
+    except Exception as error:
+        if not isinstance(error, OSError | RuntimeError | ValueError) and not _is_panic(error):
+            raise
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise _translated(what, text, getattr(error, "errno", None)) from error
+
+
+def _is_panic(error: Exception) -> bool:
+    """Whether LanceDB's own code gave up, as it does over a damaged index of a column."""
+    return type(error).__name__ == "RustPanic"
 
 
 def _translated(what: str, text: str, number: int | None) -> StretrieveError:
@@ -110,6 +117,39 @@ class LanceTable:
         """Delete the rows that satisfy a predicate, in one commit."""
         with lance_errors(f"deleting from table {self.name!r}"):
             self._table.delete(where.to_sql())
+
+    def add_columns(self, fields: pa.Schema) -> None:
+        """Add columns without values, in one commit."""
+        with lance_errors(f"adding columns to table {self.name!r}"):
+            self._table.add_columns(fields)
+
+    def drop_columns(self, columns: Sequence[str]) -> None:
+        """Drop columns from now on, in one commit; older versions keep them."""
+        with lance_errors(f"dropping columns of table {self.name!r}"):
+            self._table.drop_columns(list(columns))
+
+    def fill(self, on: str, rows: pa.Table) -> None:
+        """Set some columns of the rows with the given keys, in one commit.
+
+        Where ``on`` is indexed, files of the new columns are added beside the present ones; otherwise
+        whole rows are written anew.
+        """
+        with lance_errors(f"filling columns of table {self.name!r}"):
+            self._table.merge_insert(on).when_matched_update_all().execute(rows)
+
+    def index(self, column: str, kind: str) -> None:
+        """Index all rows by a column: ``"BITMAP"`` for few different values, ``"BTREE"`` for many."""
+        from lancedb.index import Bitmap, BTree
+
+        with lance_errors(f"indexing table {self.name!r} by {column}"):
+            config = {"BITMAP": Bitmap, "BTREE": BTree}[kind]()
+            self._table.create_index(column, config=config, replace=True)
+
+    @property
+    def indexed(self) -> tuple[str, ...]:
+        """Columns that rows are indexed by, sorted."""
+        with lance_errors(f"indexes of table {self.name!r}"):
+            return tuple(sorted(index.columns[0] for index in self._table.list_indices()))
 
     def restore(self, version: int) -> None:
         """Make an older version the latest again, as a new version with the same rows."""

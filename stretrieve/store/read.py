@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy import sparse
 
 from stretrieve import keys
@@ -22,32 +21,27 @@ if TYPE_CHECKING:
 
 POSITIONS_DIGEST = "positions"
 _TAKE_ROWS = 8192
-_BATCH_ROWS = 16_384
+_BATCH_ROWS = 8192
 
 
-def read_spot_table(spots: LanceTable) -> pd.DataFrame:
+def read_spot_table(spots: LanceTable) -> pa.Table:
     """Return positions, library size and row id of every spot, in canonical order.
 
     Returns
     -------
-    pandas.DataFrame
-        Columns ``spot_uid`` (ascending), ``section``, the position columns, ``library_size`` and
-        ``_rowid``.
+    pyarrow.Table
+        Columns ``spot_uid`` (ascending by code point), ``section``, the position columns,
+        ``library_size`` and ``_rowid``.
     """
     columns = [keys.SPOT_UID, keys.SECTION, *schema.POSITION_COLUMNS, keys.LIBRARY_SIZE]
     table = spots.column(columns, row_ids=True)
-    order = np.argsort(table.column(keys.SPOT_UID).to_numpy().astype(np.str_), kind="stable")
-    return table.take(order).to_pandas()
+    return table.sort_by(keys.SPOT_UID).combine_chunks()
 
 
-def read_vectors(
-    spots: LanceTable,
-    column: str,
-    order: npt.NDArray[np.uint64],
-    *,
-    out: npt.NDArray[np.float32] | None = None,
-) -> npt.NDArray[np.float32]:
-    """Read an embedding column whole, its rows in the order of row ids.
+def vector_blocks(
+    spots: LanceTable, column: str, order: npt.NDArray[np.uint64]
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Yield an embedding column block by block, in the order in which it is stored.
 
     Parameters
     ----------
@@ -56,24 +50,20 @@ def read_vectors(
     column
         Name of the embedding column.
     order
-        ``(n_spots,)`` row ids.
-    out
-        ``(n_spots, dim)`` to write to, memory-mapped perhaps; made when ``None``.
+        ``(n_spots,)`` row ids in canonical order.
 
-    Returns
-    -------
-    numpy.ndarray
-        ``out``.
+    Yields
+    ------
+    tuple
+        Canonical positions ``(n,)`` and vectors ``(n, dim)``.
     """
     dim = spots.schema.field(column).type.list_size
-    if out is None:
-        out = np.empty((len(order), dim), dtype=np.float32)
     place = np.argsort(order, kind="stable")
     for batch in spots.batches([column], rows=_BATCH_ROWS):
         ids = batch.column(ROW_ID).to_numpy()
         values = batch.column(column).flatten().to_numpy(zero_copy_only=False)
-        out[place[np.searchsorted(order, ids, sorter=place)]] = values.reshape(-1, dim)
-    return out
+        found = place[np.searchsorted(order, ids, sorter=place)]
+        yield found, values.reshape(-1, dim).astype(np.float32, copy=False)
 
 
 def read_counts(
@@ -206,9 +196,9 @@ def check_rows(found: npt.NDArray[Any], stored: Any, what: str) -> None:
         raise _damaged(what, f"{wrong} rows that fail their checksum")
 
 
-def _fixed(column: Any) -> npt.NDArray[np.float32]:
+def _fixed(column: Any) -> npt.NDArray[np.floating[Any]]:
     values = column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(values.reshape(len(column), column.type.list_size), dtype=np.float32)
+    return np.asarray(values.reshape(len(column), column.type.list_size))
 
 
 def _damaged(what: str, got: str) -> ChecksumError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -144,7 +144,7 @@ class SpotRows:
     genes
         ``(n_genes,)`` gene keys of the columns.
     embeddings
-        One array ``(n_spots, dim)`` float32 for each embedding column.
+        One array ``(n_spots, dim)``, float32 or float16, for each embedding column.
     thumbnails
         ``(n_spots,)`` JPEG images.
     """
@@ -155,7 +155,7 @@ class SpotRows:
     array_xy: npt.NDArray[np.float64]
     counts: sparse.csr_matrix
     genes: Sequence[str]
-    embeddings: Mapping[str, npt.NDArray[np.float32]]
+    embeddings: Mapping[str, npt.NDArray[np.floating[Any]]]
     thumbnails: Sequence[bytes]
 
     def __post_init__(self) -> None:
@@ -184,6 +184,26 @@ class SpotRows:
             [self.thumbnails[int(i)] for i in order],
         )
 
+    def stored_as(self, dtypes: Mapping[str, str]) -> SpotRows:
+        """Return the rows with their embeddings as numbers of the given types."""
+        with np.errstate(over="ignore"):  # what is too large for float16 is refused as infinite
+            stored = {
+                name: np.asarray(values, dtype=dtypes[name])
+                for name, values in self.embeddings.items()
+            }
+        return replace(self, embeddings=stored)
+
+    def embedding_arrays(self) -> dict[str, pa.Array]:
+        """Return the embedding columns."""
+        import pyarrow as pa
+
+        return {
+            name: pa.FixedSizeListArray.from_arrays(
+                pa.array(np.ascontiguousarray(values).ravel()), values.shape[1]
+            )
+            for name, values in self.embeddings.items()
+        }
+
     def uids(self, section: str) -> list[str]:
         """Return the primary keys ``section/spot_id``."""
         return [f"{section}/{spot_id}" for spot_id in self.spot_ids]
@@ -201,10 +221,7 @@ class SpotRows:
             "counts": checksums.digest_counts(self.counts, self.genes),
             schema.MEASURED: checksums.digest_texts(sorted(self.genes)),
             keys.THUMBNAIL: checksums.digest_blobs(self.thumbnails),
-            **{
-                name: checksums.digest_array(values.astype("<f4"))
-                for name, values in self.embeddings.items()
-            },
+            **{name: checksums.digest_array(values) for name, values in self.embeddings.items()},
         }
 
     def to_arrow(
@@ -229,13 +246,7 @@ class SpotRows:
             **{name: [meta[name]] * n for name in schema.META_COLUMNS},
             **dict(zip(schema.POSITION_COLUMNS, self.positions.T, strict=True)),
             **self._count_columns(gene_index),
-            **{
-                name: pa.FixedSizeListArray.from_arrays(
-                    pa.array(np.ascontiguousarray(values, dtype=np.float32).ravel()),
-                    values.shape[1],
-                )
-                for name, values in self.embeddings.items()
-            },
+            **self.embedding_arrays(),
             keys.THUMBNAIL: list(self.thumbnails),
             schema.THUMBNAIL_CRC: checksums.crc32(self.thumbnails),
         }

@@ -36,6 +36,7 @@ META_COLUMNS: Final = (
     keys.DISEASE,
 )
 POSITION_COLUMNS: Final = (keys.X, keys.Y, keys.X_UM, keys.Y_UM, ARRAY_X, ARRAY_Y)
+EMBEDDING_TYPES: Final = ("float32", "float16")
 PRIMARY_KEYS: Final = {
     keys.TABLE_SPOTS: keys.SPOT_UID,
     keys.TABLE_GENES: GENE_INDEX,
@@ -43,19 +44,42 @@ PRIMARY_KEYS: Final = {
 }
 
 
-def spots_schema(dims: Mapping[str, int]) -> pa.Schema:
+def embedding_field(name: str, dim: int, dtype: str) -> pa.Field:
+    """Return an embedding column; ``dtype`` is one of :data:`EMBEDDING_TYPES`."""
+    import pyarrow as pa
+
+    return pa.field(name, pa.list_(getattr(pa, dtype)(), dim))
+
+
+def numpy_type(value_type: pa.DataType) -> str:
+    """Return NumPy's little-endian name of the numbers in an embedding column."""
+    return f"<f{value_type.bit_width // 8}"
+
+
+def embedding_column(column: str, label: str) -> str:
+    """Return where the embeddings of an embedder are: its own column when it has a label."""
+    return f"{column}__{label}" if label else column
+
+
+def spots_schema(dims: Mapping[str, int], dtypes: Mapping[str, str] | None = None) -> pa.Schema:
     """Return the schema of the spots table.
 
     Parameters
     ----------
     dims
         Width of each embedding column.
+    dtypes
+        ``"float16"`` for those that are not ``"float32"``.
     """
     import pyarrow as pa
 
     text = [pa.field(name, pa.string()) for name in META_COLUMNS]
     positions = [pa.field(name, pa.float64()) for name in POSITION_COLUMNS]
-    vectors = [pa.field(name, pa.list_(pa.float32(), dim)) for name, dim in dims.items()]
+    types = {"<f4": "float32", "<f2": "float16", **{name: name for name in EMBEDDING_TYPES}}
+    vectors = [
+        embedding_field(name, dim, types[(dtypes or {}).get(name, "float32")])
+        for name, dim in dims.items()
+    ]
     return pa.schema(
         [
             pa.field(keys.SPOT_UID, pa.string(), nullable=False),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ from stretrieve import keys
 from stretrieve._failpoints import crash_point
 from stretrieve.errors import ChecksumError, GenePanelError, SectionError, explain
 from stretrieve.store import checksums, read, schema
+from stretrieve.store.columns import EmbeddingColumns, check_finite
 from stretrieve.store.filters import Equals, IsIn
 from stretrieve.store.lance import (
     LanceTable,
@@ -25,6 +26,9 @@ from stretrieve.store.lance import (
     table_names,
 )
 from stretrieve.store.records import GeneRecords, SectionRecord, SpotRows, unpack_bits
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,7 @@ class SpotStore:
         *,
         dims: Mapping[str, int],
         genes: pd.DataFrame,
+        dtypes: Mapping[str, str] | None = None,
         storage_options: Mapping[str, str] | None = None,
     ) -> SpotStore:
         """Make an empty store.
@@ -91,13 +96,15 @@ class SpotStore:
             Width of each embedding column.
         genes
             Gene table: index = gene key, columns ``gene_id`` and ``gene_symbol``.
+        dtypes
+            ``"float16"`` for the embedding columns that are not ``"float32"``.
         storage_options
             Credentials and endpoint of an object store.
         """
         database = connect(uri, storage_options=storage_options)
         drop_tables(database)
         for name, table in (
-            (keys.TABLE_SPOTS, schema.spots_schema(dims)),
+            (keys.TABLE_SPOTS, schema.spots_schema(dims, dtypes)),
             (keys.TABLE_SECTIONS, schema.sections_schema()),
             (keys.TABLE_GENES, schema.genes_schema()),
         ):
@@ -147,12 +154,19 @@ class SpotStore:
         return len(self._spots)
 
     @property
+    def embeddings(self) -> EmbeddingColumns:
+        """The embedding columns."""
+        return EmbeddingColumns(self._spots, self._sections)
+
+    @property
     def dims(self) -> dict[str, int]:
         """Width of each embedding column."""
-        import pyarrow as pa
+        return self.embeddings.dims
 
-        vectors = [f for f in self._spots.schema if pa.types.is_fixed_size_list(f.type)]
-        return {f.name: int(f.type.list_size) for f in vectors}
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """How each embedding column is stored: ``"<f4"`` or ``"<f2"``."""
+        return self.embeddings.dtypes
 
     # genes -------------------------------------------------------------------------------------
 
@@ -241,8 +255,8 @@ class SpotStore:
             When the section is already there, its name holds a slash, or a value is not finite.
         """
         self._check_new(record.section)
-        _check_finite(record.section, rows)
-        rows = rows.sorted(record.section)
+        rows = rows.sorted(record.section).stored_as(self.dtypes)
+        check_finite(record.section, rows.embeddings)
         index = self.gene_index
         record = replace(record, n_spots=len(rows.spot_ids), digests=rows.digests(record.section))
         crash_point(f"append spots of {record.section}")
@@ -277,6 +291,17 @@ class SpotStore:
         self._spots.delete(where)
         crash_point("removed spots")
 
+    def index_metadata(self) -> None:
+        """Index the spots by each metadata column, so that one section is found among thousands."""
+        for column in schema.META_COLUMNS:
+            crash_point(f"index spots by {column}")
+            self._spots.index(column, "BITMAP")
+
+    @property
+    def indexed(self) -> tuple[str, ...]:
+        """Columns that the spots are indexed by, sorted."""
+        return self._spots.indexed
+
     def restore(self, versions: TableVersions) -> None:
         """Go back to older versions of the tables, after an interrupted write."""
         for table in (self._sections, self._spots, self._genes):
@@ -292,19 +317,15 @@ class SpotStore:
 
     # spots -------------------------------------------------------------------------------------
 
-    def spot_table(self) -> pd.DataFrame:
+    def spot_table(self) -> pa.Table:
         """Return every spot in canonical order; see :func:`~stretrieve.store.read.read_spot_table`."""
         return read.read_spot_table(self._spots)
 
-    def vectors(
-        self,
-        column: str,
-        *,
-        order: npt.NDArray[np.uint64],
-        out: npt.NDArray[np.float32] | None = None,
-    ) -> npt.NDArray[np.float32]:
-        """Read an embedding column; see :func:`~stretrieve.store.read.read_vectors`."""
-        return read.read_vectors(self._spots, column, order, out=out)
+    def vector_blocks(
+        self, column: str, *, order: npt.NDArray[np.uint64]
+    ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+        """Read an embedding column; see :func:`~stretrieve.store.read.vector_blocks`."""
+        return read.vector_blocks(self._spots, column, order)
 
     def expression(self, row_ids: npt.NDArray[np.uint64]) -> sparse.csr_matrix:
         """Return raw counts ``(n_rows, n_genes)`` of some rows, repeats allowed.
@@ -354,15 +375,6 @@ def check_section_name(section: str) -> None:
         raise SectionError(
             explain("section name", got=repr(section), expected="a name without a slash")
         )
-
-
-def _check_finite(section: str, rows: SpotRows) -> None:
-    for name, values in rows.embeddings.items():
-        bad = int((~np.isfinite(values)).any(axis=1).sum())
-        if bad:
-            raise SectionError(
-                explain(f"{name} of section {section!r}", got=f"{bad} spots that are not finite")
-            )
 
 
 def _check_measured(packed: Sequence[bytes], stored: Any) -> None:

@@ -33,24 +33,21 @@ def operation(name: str, root: Path, inputs: Path) -> None:
 
     del tiny
     sections, new = pickle.loads(inputs.read_bytes())
-    if name == "build":
-        api.build_reference(sections, root, settings=SETTINGS, resume=True)
-    elif name == "add":
-        api.add_sections(root, [new])
-    elif name == "remove":
-        api.remove_sections(root, sections=["B"])
-    elif name == "compact":
-        api.compact_reference(root)
-    elif name == "rebuild":
-        api.rebuild_indexes(root)
-    elif name == "tag":
-        api.tag_version(root, "mine", move=True)
-    elif name == "calibrate":
-        api.set_calibration(root, {"a": 1})
-    elif name == "export":
-        api.export_reference(root, root.parent / "out.zip")
-    elif name == "import":
-        api.import_reference(root.parent / "in.zip", root, resume=True)
+    further = api.FurtherSettings("tiny", {"dim": 5, "seed": 3}, embedding_dtype="float16")
+    operations = {
+        "build": lambda: api.build_reference(sections, root, settings=SETTINGS, resume=True),
+        "add": lambda: api.add_sections(root, [new]),
+        "remove": lambda: api.remove_sections(root, sections=["B"]),
+        "compact": lambda: api.compact_reference(root),
+        "rebuild": lambda: api.rebuild_indexes(root),
+        "tag": lambda: api.tag_version(root, "mine", move=True),
+        "calibrate": lambda: api.set_calibration(root, {"a": 1}),
+        "embedder": lambda: api.add_embedder(root, sections, further, label="second"),
+        "remove-embedder": lambda: api.remove_embedder(root, "other"),
+        "export": lambda: api.export_reference(root, root.parent / "out.zip"),
+        "import": lambda: api.import_reference(root.parent / "in.zip", root, resume=True),
+    }
+    operations[name]()
 
 
 def _child(name: str, root: Path, inputs: Path, crash_at: int | None) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from stretrieve.errors import SectionError, StretrieveError
 from stretrieve.reference import (
+    FurtherSettings,
     Reference,
+    add_embedder,
     add_sections,
     export_reference,
     remove_sections,
@@ -18,10 +20,11 @@ from stretrieve.reference import (
 from .crash import CRASH_CODE, count_points, fresh, operation, run_child
 
 OPERATIONS = [
-    "build", "add", "remove", "compact", "rebuild", "tag", "calibrate", "export", "import"
+    "build", "add", "remove", "compact", "rebuild", "tag", "calibrate", "export", "import",
+    "embedder", "remove-embedder",
 ]  # fmt: skip
 NEW = {"build", "import"}
-SAMPLE = {"build": 4, "add": 3, "remove": 3, "compact": 4}
+SAMPLE = {"build": 4, "add": 3, "remove": 3, "compact": 4, "embedder": 2}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +41,7 @@ def stage(built, sections, new_section, tmp_path_factory):
     )
     add_sections(folder / "START", [renamed])
     remove_sections(folder / "START", sections=["D"])
+    add_embedder(folder / "START", sections, FurtherSettings("tiny", {"dim": 4}), label="other")
     export_reference(folder / "START", folder / "in.zip")
     return folder
 
@@ -59,7 +63,12 @@ def finish(name, root, inputs):
     except SectionError:
         assert name == "add"
     except StretrieveError as error:
-        if not (name == "remove" and "does not hold" in str(error)):
+        done = {
+            "remove": "does not hold",
+            "embedder": "is taken",
+            "remove-embedder": "got 'other'",
+        }
+        if name not in done or done[name] not in str(error):
             raise
 
 

@@ -14,6 +14,8 @@ from stretrieve.errors import (
 )
 from stretrieve.indexes import ExactIndex, Metric
 from stretrieve.reference import Reference
+from stretrieve.reference.manifest import read_manifest
+from stretrieve.reference.versions import read_tags
 from stretrieve.store import Equals, IsIn
 
 from .tiny import DIM
@@ -192,18 +194,24 @@ def test_a_damaged_embedder_is_not_loaded(ref):
         Reference.open(ref).embedder  # noqa: B018
 
 
-def test_every_flipped_byte_of_the_manifest_is_noticed(ref):
-    path = ref / "manifest.json"
+@pytest.mark.parametrize("name", ["manifest.json", "tags.json"])
+def test_every_flipped_byte_of_what_open_reads_first_is_noticed(ref, name):
+    """Each byte in turn, white space included."""
+    Reference.open(ref).tag("first")
+    layout = Reference.open(ref).layout
+    path = ref / name
+    read = (lambda: read_manifest(path)) if name == "manifest.json" else (lambda: read_tags(layout))
     good = path.read_bytes()
     rng = np.random.default_rng(0)
-    for offset in rng.integers(0, len(good), 60):
+    bits = 1 << rng.integers(0, 8, len(good))
+    for offset, bit in enumerate(bits.tolist()):
         data = bytearray(good)
-        data[offset] ^= 1 << int(rng.integers(0, 7))
-        if data[offset : offset + 1].isspace() and good[offset : offset + 1].isspace():
-            continue
+        data[offset] ^= bit
         path.write_bytes(data)
         with pytest.raises(ManifestError):
-            Reference.open(ref)
+            read()
+    path.write_bytes(good)
+    read()
 
 
 def test_an_unknown_format_version_is_named(ref):

@@ -30,8 +30,8 @@ def test_rows_come_in_the_order_asked_for_with_repeats(store):
     rows = make_rows()
     store.append_section(make_record("s1"), rows)
     table = store.spot_table()
-    assert list(table.spot_uid) == sorted(f"s1/{spot}" for spot in rows.spot_ids)
-    ids = table._rowid.to_numpy()[[4, 0, 4, 2]]
+    assert table.column("spot_uid").to_pylist() == sorted(f"s1/{spot}" for spot in rows.spot_ids)
+    ids = table.column("_rowid").to_numpy()[[4, 0, 4, 2]]
     ordered = rows.sorted("s1")
     expected = ordered.counts[[4, 0, 4, 2]].toarray()
     np.testing.assert_array_equal(store.expression(ids).toarray(), expected)
@@ -163,18 +163,18 @@ def test_a_changed_count_is_noticed_when_it_is_read(store):
     store.append_section(make_record("s1"), make_rows())
     table = store._spots._table
     table.update(where="spot_uid = 's1/9x1'", values={"gene_counts": [7] * 6})
-    ids = SpotStore(store.uri).spot_table()._rowid.to_numpy()
+    ids = SpotStore(store.uri).spot_table().column("_rowid").to_numpy()
     with pytest.raises(ChecksumError, match="counts in the store"):
         SpotStore(store.uri).expression(ids)
     table.update(where="spot_uid = 's1/8x1'", values={"thumbnail": b"?"})
-    ids = SpotStore(store.uri).spot_table()._rowid.to_numpy()
+    ids = SpotStore(store.uri).spot_table().column("_rowid").to_numpy()
     with pytest.raises(ChecksumError, match="thumbnails in the store: got 1 rows"):
         SpotStore(store.uri).thumbnails(ids)
 
 
 def test_rows_that_are_gone_are_noticed(store):
     store.append_section(make_record("s1"), make_rows())
-    ids = store.spot_table()._rowid.to_numpy()
+    ids = store.spot_table().column("_rowid").to_numpy()
     store._spots.delete(Equals("spot_uid", "s1/9x1"))
     with pytest.raises(MismatchError, match="verify"):
         store.expression(ids)
