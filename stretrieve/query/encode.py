@@ -1,7 +1,10 @@
-"""From patch centres to embeddings: decoding runs ahead of the network, batch by batch."""
+"""From patch centres to features: decoding runs ahead of the network, group by group."""
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +13,127 @@ import numpy.typing as npt
 from stretrieve._progress import SILENT, Progress
 from stretrieve.embedders.base import Embedder, Embeddings
 from stretrieve.errors import SlideError, explain
+from stretrieve.query.groups import EncodedGroup, Grouping
 from stretrieve.query.locate import Positions
+from stretrieve.query.memory import ThriftyEncoder
 from stretrieve.query.settings import QuerySettings
-from stretrieve.slides import Slide, read_patches
+from stretrieve.slides import PatchBatch, Slide, read_patches
 from stretrieve.slides.types import PatchStatus
+
+
+def encode_groups(
+    slide: Slide,
+    positions: Positions,
+    grouping: Grouping,
+    numbers: Sequence[int],
+    *,
+    embedders: Sequence[Embedder],
+    settings: QuerySettings,
+    progress: Progress = SILENT,
+) -> Iterator[EncodedGroup]:
+    """Yield the features of some groups of patches, in order.
+
+    Parameters
+    ----------
+    slide
+        An open slide.
+    positions
+        Patch centres of the whole slide.
+    grouping
+        How they are cut into groups.
+    numbers
+        Ascending numbers of the groups wanted.
+    embedders
+        The same embedder once for every device; batches take turns.
+    settings
+        Batch size and decoding processes.
+    progress
+        Receiver of progress.
+
+    Raises
+    ------
+    SlideError
+        When the slide cannot be read.
+    ResourceError
+        When memory does not hold the smallest batch.
+    """
+    if not numbers:
+        return
+    rows = np.concatenate([np.arange(len(positions))[grouping.slice(n)] for n in numbers])
+    batches = read_patches(
+        slide,
+        positions.xy[rows],
+        embedders[0].spec,
+        batch_size=grouping.batch_rows(settings.batch_size),
+        workers=settings.workers,
+    )
+    gather = _Gatherer(grouping, numbers)
+    with progress.task(f"embed {slide.path.name}", len(rows)) as task:
+        for batch, features in _encoded(batches, embedders):
+            yield from gather.add(features, batch.status)
+            task.advance(len(batch))
+
+
+def _encoded(
+    batches: Iterator[PatchBatch], embedders: Sequence[Embedder]
+) -> Iterator[tuple[PatchBatch, Embeddings]]:
+    encoders = [ThriftyEncoder(embedder.encode_patches) for embedder in embedders]
+    if len(encoders) == 1:
+        for batch in batches:
+            yield batch, encoders[0](batch)
+        return
+    running: deque[tuple[PatchBatch, Future[Embeddings]]] = deque()
+    lanes = [ThreadPoolExecutor(1, thread_name_prefix="stretrieve-device") for _ in encoders]
+    try:
+        for i, batch in enumerate(batches):
+            if len(running) == len(lanes):
+                done, features = running.popleft()
+                yield done, features.result()
+            lane = i % len(lanes)
+            running.append((batch, lanes[lane].submit(encoders[lane], batch)))
+        while running:
+            done, features = running.popleft()
+            yield done, features.result()
+    finally:
+        for pool in lanes:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Gatherer:
+    """Puts batches together to groups.
+
+    Parameters
+    ----------
+    grouping
+        The groups of the slide; batches divide them.
+    numbers
+        Groups that come, in order.
+    """
+
+    def __init__(self, grouping: Grouping, numbers: Sequence[int]) -> None:
+        self._grouping = grouping
+        self._numbers = deque(numbers)
+        self._features: list[Embeddings] = []
+        self._status: list[npt.NDArray[np.uint8]] = []
+
+    def add(self, features: Embeddings, status: npt.NDArray[np.uint8]) -> Iterator[EncodedGroup]:
+        """Take a batch and yield the group that it completes, if it does."""
+        self._features.append(features)
+        self._status.append(status)
+        rows = self._grouping.slice(self._numbers[0])
+        if sum(map(len, self._status)) < rows.stop - rows.start:
+            return
+        everything = np.concatenate(self._status)
+        readable = everything != PatchStatus.FAILED
+        yield EncodedGroup(
+            self._numbers.popleft(), np.concatenate(self._features)[readable], everything
+        )
+        self._features, self._status = [], []
 
 
 @dataclass(frozen=True)
 class EncodedSlide:
-    """Embeddings of a slide's readable patches.
+    """Embeddings of a slide's readable patches, all in memory.
 
     Parameters
     ----------
@@ -26,16 +141,10 @@ class EncodedSlide:
         ``(n_patches, dim)`` in the joint space.
     keep
         ``(n_patches,)`` positions, in the list of centres, of the patches that could be read.
-    status
-        ``(n_patches,)`` values of :class:`~stretrieve.slides.types.PatchStatus` for ``keep``.
-    n_failed
-        Patches that could not be read.
     """
 
     embeddings: Embeddings
     keep: npt.NDArray[np.int64]
-    status: npt.NDArray[np.uint8]
-    n_failed: int
 
 
 def encode_slide(
@@ -46,36 +155,41 @@ def encode_slide(
     settings: QuerySettings,
     progress: Progress = SILENT,
 ) -> EncodedSlide:
-    """Embed the patches of a slide.
+    """Embed all patches of a slide.
 
     Raises
     ------
     SlideError
         When more than ``settings.max_failed`` of the patches cannot be read.
     """
-    features: list[Embeddings] = []
-    status: list[npt.NDArray[np.uint8]] = []
-    with progress.task(f"embed {slide.path.name}", len(positions)) as task:
-        for batch in read_patches(
+    grouping = Grouping.of(len(positions), n_genes=0)
+    groups = list(
+        encode_groups(
             slide,
-            positions.xy,
-            embedder.spec,
-            batch_size=settings.batch_size,
-            workers=settings.workers,
-        ):
-            features.append(embedder.encode_patches(batch))
-            status.append(batch.status)
-            task.advance(len(batch))
-    everything = np.concatenate(status)
-    readable = np.flatnonzero(everything != PatchStatus.FAILED)
-    _check_failures(slide, len(everything) - len(readable), len(everything), settings.max_failed)
-    embeddings = embedder.project_patches(
-        np.concatenate(features)[readable], slide.pixel_size.to_um(positions.xy[readable])
+            positions,
+            grouping,
+            range(len(grouping)),
+            embedders=[embedder],
+            settings=settings,
+            progress=progress,
+        )
     )
-    return EncodedSlide(embeddings, readable, everything[readable], len(everything) - len(readable))
+    readable = np.concatenate([group.readable for group in groups])
+    keep = np.flatnonzero(readable)
+    check_failures(slide, len(readable) - len(keep), len(readable), settings.max_failed)
+    features = np.concatenate([group.values for group in groups])
+    xy_um = slide.pixel_size.to_um(positions.xy[keep])
+    return EncodedSlide(embedder.project_patches(features, xy_um), keep)
 
 
-def _check_failures(slide: Slide, failed: int, total: int, limit: float) -> None:
+def check_failures(slide: Slide, failed: int, total: int, limit: float) -> None:
+    """Refuse a slide of which too many patches are unreadable.
+
+    Raises
+    ------
+    SlideError
+        When more than the share ``limit`` of the patches failed.
+    """
     if failed > limit * total:
         raise SlideError(
             explain(

@@ -2,32 +2,52 @@
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from stretrieve import __version__, keys
+from stretrieve import keys
 from stretrieve._progress import SILENT, Progress
-from stretrieve.errors import GenePanelError, explain
-from stretrieve.query.encode import EncodedSlide, encode_slide
-from stretrieve.query.expression import ExpressionSource
-from stretrieve.query.impute import Imputed, WeightMatrix, impute
-from stretrieve.query.locate import Positions, SpotPositions, locate
-from stretrieve.query.ood import Scores, ood_score, reference_similarity
-from stretrieve.query.output import Predictions, assemble
+from stretrieve.embedders import Embedder, load_embedder
+from stretrieve.query.calibrate_reference import stored_calibration
+from stretrieve.query.calibration import recommended_settings
+from stretrieve.query.encode import check_failures
+from stretrieve.query.groups import Grouping, RowStatus
+from stretrieve.query.guards import query_warnings
+from stretrieve.query.locate import SpotPositions, locate
+from stretrieve.query.output import Facts, assemble
+from stretrieve.query.predictor import PoolFacts, Predictor
+from stretrieve.query.question import Question, find_genes
 from stretrieve.query.result import QueryResult
-from stretrieve.query.retrieve import Neighbours, allowed_spots, centre_embeddings, retrieve
-from stretrieve.query.settings import Centring, QuerySettings
+from stretrieve.query.retrieve import allowed_spots
+from stretrieve.query.settings import QuerySettings
+from stretrieve.query.spotcache import CachedPool
+from stretrieve.query.stream import Job, MemoryShelf, run
+from stretrieve.query.written import OutputSettings, WrittenQuery, finished, write_query
 from stretrieve.reference import Reference
 from stretrieve.slides import open_slide
-from stretrieve.spots import canonical_species
-from stretrieve.units import MppSource, PixelSize
+from stretrieve.units import PixelSize
 
-_GENES_PER_BLOCK = 512
+
+@dataclass(frozen=True)
+class OpenQuery:
+    """A question whose slide is open and whose patches are located.
+
+    Parameters
+    ----------
+    job
+        What to compute.
+    facts
+        What is known about it.
+    """
+
+    job: Job
+    facts: Facts
 
 
 class QueryEngine:
@@ -38,17 +58,33 @@ class QueryEngine:
     reference
         Where neighbours come from.
     settings
-        How they are found and averaged.
+        How they are found and averaged; what the reference was calibrated to when ``None``, or the
+        documented defaults where it was not.
+    devices
+        Devices that the embedder runs on, such as ``("cuda:0", "cuda:1")``; batches take turns. The
+        processor when empty.
     """
 
-    def __init__(self, reference: Reference, *, settings: QuerySettings | None = None) -> None:
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        settings: QuerySettings | None = None,
+        devices: Sequence[str] = (),
+    ) -> None:
         self.reference = reference
-        self.settings = settings or QuerySettings()
-        self._source = ExpressionSource(reference, self.settings.centring)
+        self.calibration = stored_calibration(reference)
+        self.settings = (settings or recommended_settings(self.calibration)).resolved()
+        self._devices = tuple(devices)
+        self._facts = PoolFacts(reference)
 
-    @functools.cached_property
-    def _calibration(self) -> Scores:
-        return reference_similarity(self.reference)
+    @cached_property
+    def _embedders(self) -> tuple[Embedder, ...]:
+        checked = self.reference.embedder
+        if not self._devices:
+            return (checked,)
+        folder = self.reference.layout.embedder
+        return tuple(load_embedder(folder, device=device) for device in self._devices)
 
     def query(
         self,
@@ -56,13 +92,15 @@ class QueryEngine:
         *,
         mpp: float | PixelSize | None = None,
         patient: str | None = None,
+        section: str | None = None,
         organ: str | None = None,
         species: str | None = None,
         spots: SpotPositions | None = None,
+        regions: Path | str | None = None,
         genes: Sequence[str] | None = None,
         progress: Progress = SILENT,
     ) -> QueryResult:
-        """Predict expression on a slide.
+        """Predict expression on a slide, in memory; :meth:`query_to` is for slides of any size.
 
         Parameters
         ----------
@@ -72,10 +110,15 @@ class QueryEngine:
             Microns per level-0 pixel, where the file does not say or says it wrongly.
         patient
             Donor of the slide; reference spots of the same donor are left out.
+        section
+            The section of the reference that is on this slide, if any; it is left out.
         organ, species
             When given, only reference spots of that organ or species are used.
         spots
             Positions to predict at; a grid over the tissue when ``None``.
+        regions
+            GeoJSON, for example from QuPath, with polygons in level-0 px: the grid covers these in
+            place of the tissue that is found.
         genes
             Gene keys or symbols to impute; all genes of the reference when ``None``.
         progress
@@ -94,122 +137,138 @@ class QueryEngine:
         InputError
             When the filters leave no reference spot.
         """
-        wanted = self._genes(genes)
-        filters: dict[str, str] = {}
-        if organ is not None:
-            filters[keys.ORGAN] = organ.lower()
-        if species is not None:
-            filters[keys.SPECIES] = canonical_species(species)
-        allowed = allowed_spots(self.reference, patient=patient, filters=filters)
-        size = PixelSize.square(mpp, MppSource.GIVEN) if isinstance(mpp, float | int) else mpp
-        with open_slide(slide, pixel_size=size) as opened:
-            embedder = self.reference.embedder
-            at = locate(opened, embedder.spec, settings=self.settings, spots=spots)
-            encoded = encode_slide(opened, at, embedder, settings=self.settings, progress=progress)
-            encoded = self._centred(encoded, allowed)
-            neighbours = retrieve(
-                self.reference, encoded.embeddings, settings=self.settings, allowed=allowed
+        question = Question(
+            Path(slide),
+            mpp=mpp,
+            patient=patient,
+            section=section,
+            organ=organ,
+            species=species,
+            spots=spots,
+            regions=None if regions is None else Path(regions),
+            genes=genes,
+        )
+        shelf = MemoryShelf()
+        with self.open(question) as opened:
+            run(opened.job, shelf, progress=progress)
+            groups = list(shelf.stored())
+            failed = sum(
+                int((group.columns[keys.STATUS] == RowStatus.FAILED.value).sum())
+                for group in groups
+            )  # fmt: skip
+            total = len(opened.job.positions)
+            check_failures(opened.job.slide, failed, total, self.settings.max_failed)
+            adata = assemble(opened.facts, groups)
+        warnings = tuple(str(warning) for warning in opened.facts.context["warnings"])
+        return QueryResult(adata, warnings, opened.job.predictor)
+
+    def query_to(
+        self,
+        out: Path | str,
+        question: Question,
+        *,
+        output: OutputSettings | None = None,
+        overwrite: bool = False,
+        skip_finished: bool = False,
+        progress: Progress = SILENT,
+    ) -> WrittenQuery:
+        """Predict expression on a slide into a file, in memory that does not grow with the slide.
+
+        Finished parts are kept beside the output, so that an interrupted query goes on where it was;
+        the result is the same.
+
+        Parameters
+        ----------
+        out
+            The file or folder to write.
+        question
+            The slide and what is known about it.
+        output
+            Format and storage.
+        overwrite
+            Replace what is there.
+        skip_finished
+            When the answer to the same question is there already, return it.
+        progress
+            Receiver of progress.
+
+        Raises
+        ------
+        OutputExistsError
+            When something is at ``out`` and neither option covers it.
+        SlideError, MppError, TissueError, GenePanelError, InputError
+            As :meth:`query`.
+        BusyError
+            When another process writes the same output.
+        ResourceError
+            When memory or disk is exhausted.
+        """
+        out, output = Path(out), output or OutputSettings()
+        digest = output.digest(self._digest(question))
+        done = finished(out, digest, overwrite=overwrite, skip=skip_finished)
+        if done is not None:
+            return done
+        with self.open(question) as opened:
+            facts = replace(opened.facts, digest=digest)
+            return write_query(out, opened.job, facts, output, progress=progress)
+
+    @contextlib.contextmanager
+    def open(self, question: Question) -> Iterator[OpenQuery]:
+        """Open the slide of a question and locate its patches."""
+        genes = find_genes(self.reference.genes, question.genes)
+        filters = question.filters
+        allowed = allowed_spots(
+            self.reference, patient=question.patient, section=question.section, filters=filters
+        )
+        warnings = query_warnings(
+            self.reference,
+            self.settings,
+            allowed=allowed,
+            calibration=self.calibration,
+            patient=question.patient,
+        )
+        with open_slide(question.slide, pixel_size=question.pixel_size) as slide:
+            positions = locate(
+                slide,
+                self.reference.embedder.spec,
+                settings=self.settings,
+                spots=question.spots,
+                regions=question.regions,
             )
-            predictions = self._predict(at, encoded, neighbours, allowed, wanted, progress)
-            warnings = self._warnings(allowed, patient)
-            adata = assemble(
-                predictions,
-                slide=opened,
+            job = Job(
+                slide=slide,
+                positions=positions,
+                grouping=Grouping.of(len(positions), len(genes)),
+                predictor=Predictor(
+                    CachedPool(self.reference, genes),
+                    self.settings,
+                    allowed=allowed,
+                    calibration=self.calibration,
+                    facts=self._facts,
+                    abstain=self.settings.abstain,
+                ),
+                genes=genes,
+                embedders=self._embedders,
+                settings=self.settings,
+            )
+            context: dict[str, Any] = {
+                "patient": question.patient,
+                "section": question.section,
+                "filters": filters or None,
+                "warnings": np.array(warnings, dtype=object),
+            }
+            facts = Facts(
+                slide=slide,
+                positions=positions,
                 reference=self.reference,
                 settings=self.settings,
-                context={
-                    "version": __version__,
-                    "patient": patient,
-                    "filters": filters or None,
-                    "warnings": np.array(warnings, dtype=object),
-                },
+                genes=genes,
+                digest=self._digest(question),
+                calibration=job.predictor.calibration,
+                context=context,
             )
-        return QueryResult(adata, tuple(warnings), self.reference, self._source)
+            yield OpenQuery(job, facts)
 
-    def _centred(self, encoded: EncodedSlide, allowed: npt.NDArray[np.bool_]) -> EncodedSlide:
-        if self.settings.centring is not Centring.BOTH:
-            return encoded
-        moved = centre_embeddings(self.reference, encoded.embeddings, allowed=allowed)
-        return dataclasses.replace(encoded, embeddings=moved)
-
-    def _predict(
-        self,
-        at: Positions,
-        encoded: EncodedSlide,
-        neighbours: Neighbours,
-        allowed: npt.NDArray[np.bool_],
-        genes: list[str],
-        progress: Progress,
-    ) -> Predictions:
-        keep = encoded.keep
-        return Predictions(
-            names=at.names[keep],
-            xy=at.xy[keep],
-            tissue_fraction=at.tissue_fraction[keep],
-            status=encoded.status,
-            embeddings=encoded.embeddings,
-            neighbours=neighbours,
-            ood=ood_score(
-                self.reference, encoded.embeddings, allowed=allowed, calibration=self._calibration
-            ),
-            imputed=self._impute(neighbours, genes, progress),
-            genes=genes,
-            n_failed=encoded.n_failed,
-        )
-
-    def _impute(self, neighbours: Neighbours, genes: list[str], progress: Progress) -> Imputed:
-        matrix = WeightMatrix.build(neighbours.indices, neighbours.weights)
-        parts: list[Imputed] = []
-        with progress.task("impute genes", len(genes)) as task:
-            for start in range(0, len(genes), _GENES_PER_BLOCK):
-                block = genes[start : start + _GENES_PER_BLOCK]
-                values, measured = self._source.values(matrix.used, block)
-                parts.append(_narrow(impute(matrix.matrix, values, measured=measured)))
-                task.advance(len(block))
-        return Imputed(
-            *(
-                np.concatenate([getattr(part, name) for part in parts], axis=1)
-                for name in ("mean", "spread", "n_effective", "coverage")
-            )
-        )
-
-    def _genes(self, genes: Sequence[str] | None) -> list[str]:
-        table = self.reference.genes
-        if genes is None:
-            return [str(name) for name in table.index]
-        by_symbol = table.index.to_series(index=table[keys.GENE_SYMBOL]).groupby(level=0).first()
-        found = [g if g in table.index else by_symbol.get(g) for g in dict.fromkeys(genes)]
-        missing = [g for g, key in zip(dict.fromkeys(genes), found, strict=True) if key is None]
-        if missing or not found:
-            raise GenePanelError(
-                explain(
-                    "genes asked for",
-                    got=f"{', '.join(missing[:5]) or 'none'}{'…' if len(missing) > 5 else ''}",
-                    expected="genes of the reference",
-                    remedy="use keys or symbols of its gene table",
-                )
-            )
-        return [str(key) for key in dict.fromkeys(found)]
-
-    def _warnings(self, allowed: npt.NDArray[np.bool_], patient: str | None) -> list[str]:
-        warnings: list[str] = []
-        spots = self.reference.spots[allowed]
-        if len(spots) < self.settings.top_k:
-            warnings.append(
-                f"only {len(spots)} reference spots may be used, fewer than top_k "
-                f"{self.settings.top_k}"
-            )
-        if patient is None:
-            warnings.append("patient unknown: spots of the same donor were not excluded")
-        if spots[keys.PATIENT].nunique() < 3:
-            warnings.append("fewer than three reference patients: expect weak generalisation")
-        return warnings
-
-
-def _narrow(part: Imputed) -> Imputed:
-    return Imputed(
-        *(
-            getattr(part, name).astype(np.float32)
-            for name in ("mean", "spread", "n_effective", "coverage")
-        )
-    )
+    def _digest(self, question: Question) -> str:
+        genes = find_genes(self.reference.genes, question.genes)
+        return question.digest(self.reference.identity, self.settings, genes)

@@ -1,87 +1,92 @@
-"""Reference expression as a query needs it: log1p CP10k, optionally freed of section offsets."""
+"""Measured expression as a query needs it: log1p CP10k, optionally freed of section offsets."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from stretrieve import keys
+from stretrieve.query.pool import Mask, Pool, Positions, gene_columns
 from stretrieve.query.settings import Centring
-from stretrieve.reference import Reference
-from stretrieve.spots import log_cp10k
 
 _SPOTS_PER_BLOCK = 4096
+
+Matrix = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class SectionProfiles:
-    """Mean log1p CP10k profile of each reference section.
+    """Mean log1p CP10k profile of each section.
 
     Parameters
     ----------
     means
         ``(n_sections, n_genes)``; 0 where the section did not measure the gene.
-    overall
-        ``(n_genes,)`` mean of the section means over the sections that measured the gene.
+    measured
+        ``(n_sections, n_genes)``.
     """
 
-    means: npt.NDArray[np.float64]
-    overall: npt.NDArray[np.float64]
+    means: Matrix
+    measured: Mask
+
+    def overall(self, sections: Positions) -> Matrix:
+        """Return the mean ``(n_genes,)`` of some sections' means, over those that measured a gene."""
+        total = self.means[sections].sum(axis=0)
+        return np.asarray(total / np.maximum(self.measured[sections].sum(axis=0), 1))
 
 
-def section_profiles(reference: Reference) -> SectionProfiles:
-    """Return the mean profile of each section of a reference."""
-    index = reference.section_index
-    measured = reference.measured
+def section_profiles(pool: Pool) -> SectionProfiles:
+    """Return the mean profile of each section of a pool."""
+    index, measured = pool.section_index, pool.measured
     means = np.zeros(measured.shape)
     for section in range(len(measured)):
         members = np.flatnonzero(index == section)
         for start in range(0, len(members), _SPOTS_PER_BLOCK):
-            part = members[start : start + _SPOTS_PER_BLOCK]
-            means[section] += np.asarray(_log(reference, part).sum(axis=0)).ravel()
+            part = pool.log_expression(members[start : start + _SPOTS_PER_BLOCK])
+            means[section] += np.asarray(part.sum(axis=0, dtype=np.float64)).ravel()
         means[section] /= max(len(members), 1)
-    means = np.where(measured, means, 0.0)
-    overall = means.sum(axis=0) / np.maximum(measured.sum(axis=0), 1)
-    return SectionProfiles(means, overall)
-
-
-def _log(
-    reference: Reference, positions: npt.NDArray[np.int64], genes: list[str] | None = None
-) -> npt.NDArray[np.float32]:
-    library = reference.spots[keys.LIBRARY_SIZE].to_numpy()[positions]
-    counts = reference.expression(positions, genes=genes)
-    dense: npt.NDArray[np.float32] = log_cp10k(counts, library_size=library).toarray()
-    return dense
+    return SectionProfiles(np.where(measured, means, 0.0), measured)
 
 
 class ExpressionSource:
-    """Reads values of reference spots for imputation.
+    """Reads values of measured spots for imputation.
 
     Parameters
     ----------
-    reference
-        The reference.
+    pool
+        The spots.
     centring
         Whether section offsets are removed. With :attr:`Centring.SECTION` a value is
         ``x - mean of its section + mean over sections``, still in log1p CP10k.
+    allowed
+        ``(n_spots,)`` spots in use; the mean over sections is taken over theirs, so that a section
+        which is left out has no influence.
+    profiles
+        :func:`section_profiles` of the pool, where they are known already.
     """
 
-    def __init__(self, reference: Reference, centring: Centring) -> None:
-        self._reference = reference
-        self._profiles = None if centring is Centring.NONE else section_profiles(reference)
+    def __init__(
+        self,
+        pool: Pool,
+        centring: Centring,
+        *,
+        allowed: Mask,
+        profiles: SectionProfiles | None = None,
+    ) -> None:
+        self._pool = pool
+        self._offsets: Matrix | None = None
+        if centring is not Centring.NONE:
+            profiles = profiles or section_profiles(pool)
+            used = np.unique(pool.section_index[allowed])
+            self._offsets = profiles.means - profiles.overall(used)
 
-    def values(
-        self, positions: npt.NDArray[np.int64], genes: list[str]
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    def values(self, positions: Positions, genes: Sequence[str]) -> tuple[Matrix, Mask]:
         """Return values and the mask of what was measured, both ``(n_positions, n_genes)``."""
-        reference = self._reference
-        columns = reference.genes.index.get_indexer(genes)
-        sections = reference.section_index[positions]
-        measured = reference.measured[:, columns][sections]
-        values = _log(reference, positions, genes).astype(np.float64)
-        if self._profiles is not None:
-            offset = self._profiles.means[:, columns] - self._profiles.overall[columns]
-            values -= offset[sections]
-        return values, measured
+        columns = gene_columns(self._pool, genes)
+        sections = self._pool.section_index[positions]
+        values = self._pool.log_expression(positions, genes).toarray().astype(np.float64)
+        if self._offsets is not None:
+            values -= self._offsets[:, columns][sections]
+        return values, self._pool.measured[:, columns][sections]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from stretrieve.errors import InputError, TissueError, explain
+from stretrieve.errors import InputError, explain
 from stretrieve.query.settings import QuerySettings
-from stretrieve.slides import Slide, patch_grid, tissue_mask
+from stretrieve.slides import Slide, TissueMask, patch_grid, tissue_mask
 from stretrieve.specs import PatchSpec
 
 
@@ -24,7 +25,7 @@ class Positions:
     xy
         ``(n_patches, 2)`` centres in level-0 px.
     tissue_fraction
-        ``(n_patches,)`` share of tissue in the finest field of view, 0 to 1.
+        ``(n_patches,)`` share of tissue, or of the regions given, in the finest field of view, 0 to 1.
     """
 
     names: npt.NDArray[np.str_]
@@ -52,36 +53,58 @@ class SpotPositions:
 
 
 def locate(
-    slide: Slide, spec: PatchSpec, *, settings: QuerySettings, spots: SpotPositions | None
+    slide: Slide,
+    spec: PatchSpec,
+    *,
+    settings: QuerySettings,
+    spots: SpotPositions | None = None,
+    regions: Path | str | None = None,
 ) -> Positions:
-    """Return the patch centres of a slide.
+    """Return the patch centres of a slide: at spots, in regions, or on the tissue found.
+
+    Parameters
+    ----------
+    slide
+        An open slide.
+    spec
+        Fields of view of the embedder.
+    settings
+        Stride and least share of tissue of a grid.
+    spots
+        Positions given; a grid over the tissue when ``None``.
+    regions
+        GeoJSON with polygons in level-0 px. Whoever drew them decides, not the tissue finder: a patch
+        counts when ``settings.min_tissue`` of it is inside.
 
     Raises
     ------
     TissueError
         When no patch of the grid holds enough tissue.
     InputError
-        When given positions lie outside the image.
+        When given positions lie outside the image, or regions are none that can be used.
     """
+    if spots is not None and regions is not None:
+        raise InputError(explain("query", got="both spots and regions", expected="one of them"))
+    side_um = spec.primary.side_um
     if spots is not None:
-        return _given(slide, spec, spots)
-    mask = tissue_mask(slide)
+        _check(slide, spots)
+        names, xy = np.asarray(spots.names, np.str_), np.asarray(spots.xy, np.float64)
+        return Positions(names, xy, tissue_mask(slide).fraction(xy, side_um))
+    tissue = tissue_mask(slide)
+    drawn = None if regions is None else TissueMask.from_geojson(Path(regions), slide)
     grid = patch_grid(
-        slide, spec, stride_um=settings.stride_um, mask=mask, min_tissue=settings.min_tissue
+        slide,
+        spec,
+        stride_um=settings.stride_um,
+        mask=tissue if drawn is None else drawn,
+        min_tissue=settings.min_tissue,
     )
-    if len(grid.xy) == 0:
-        raise TissueError(
-            explain(
-                f"tissue on {slide.path.name}",
-                got=f"no patch with {settings.min_tissue:.0%} tissue or more",
-                remedy="check the image, or lower --min-tissue",
-            )
-        )
     names = np.array([f"patch_{i:07d}" for i in range(len(grid.xy))])
-    return Positions(names, np.asarray(grid.xy, np.float64), np.asarray(grid.tissue_fraction))
+    fraction = grid.tissue_fraction if drawn is None else tissue.fraction(grid.xy, side_um)
+    return Positions(names, np.asarray(grid.xy, np.float64), np.asarray(fraction))
 
 
-def _given(slide: Slide, spec: PatchSpec, spots: SpotPositions) -> Positions:
+def _check(slide: Slide, spots: SpotPositions) -> None:
     if len(spots.names) == 0:
         raise InputError(explain("spots file", got="no positions", expected="one or more"))
     if len(np.unique(spots.names)) != len(spots.names):
@@ -100,5 +123,3 @@ def _given(slide: Slide, spec: PatchSpec, spots: SpotPositions) -> Positions:
                 remedy="check that the spot file belongs to this image",
             )
         )
-    fraction = tissue_mask(slide).fraction(spots.xy, spec.primary.side_um)
-    return Positions(np.asarray(spots.names, np.str_), np.asarray(spots.xy, np.float64), fraction)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,157 +11,196 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from stretrieve import keys
+from stretrieve import __version__, keys
 from stretrieve.config import settings_to_dict
-from stretrieve.query.impute import Imputed
-from stretrieve.query.retrieve import Neighbours
+from stretrieve.query.calibration import Calibration
+from stretrieve.query.groups import RowGroup, RowStatus
+from stretrieve.query.locate import Positions
+from stretrieve.query.rows import X
 from stretrieve.query.settings import QuerySettings
 from stretrieve.reference import Reference
 from stretrieve.slides import Slide
-from stretrieve.slides.types import PatchStatus
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DISCLAIMER = "predicted expression, research use only; not measured"
 HIRES_PX = 2000
 LOWRES_PX = 600
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """Everything a query found out about a slide's patches, before it becomes AnnData.
+class Facts:
+    """What is known about a query beside its predictions.
 
     Parameters
     ----------
-    names, xy, tissue_fraction, status
-        One value or row a patch; ``xy`` in level-0 px.
-    embeddings
-        ``(n_patches, dim)``.
-    neighbours
-        Reference spots behind each patch.
-    ood
-        ``(n_patches,)`` out-of-distribution score.
-    imputed
-        ``(n_patches, n_genes)`` arrays.
-    genes
-        Gene keys, in the order of ``imputed``.
-    n_failed
-        Patches that could not be read and are not among the rows.
-    """
-
-    names: npt.NDArray[np.str_]
-    xy: npt.NDArray[np.float64]
-    tissue_fraction: npt.NDArray[np.float64]
-    status: npt.NDArray[np.uint8]
-    embeddings: npt.NDArray[np.float32]
-    neighbours: Neighbours
-    ood: npt.NDArray[np.float64]
-    imputed: Imputed
-    genes: list[str]
-    n_failed: int
-
-
-def assemble(
-    predictions: Predictions,
-    *,
-    slide: Slide,
-    reference: Reference,
-    settings: QuerySettings,
-    context: Mapping[str, Any],
-) -> ad.AnnData:
-    """Return predictions as AnnData with every key of the output contract.
-
-    Parameters
-    ----------
-    predictions
-        What the query found.
     slide
         The slide, still open.
+    positions
+        Patch centres.
     reference
         The reference that was searched.
     settings
         How it was searched.
+    genes
+        Gene keys of the columns.
+    digest
+        Of everything that decides the answer.
+    calibration
+        What was expected of these predictions, if anything.
     context
-        Facts about this query (patient, filters, warnings) for ``uns["stretrieve"]``.
+        Patient, section, filters and warnings.
     """
-    neighbours = predictions.neighbours
-    used, local = _local_neighbours(neighbours.indices)
+
+    slide: Slide
+    positions: Positions
+    reference: Reference
+    settings: QuerySettings
+    genes: Sequence[str]
+    digest: str
+    calibration: Calibration | None
+    context: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Everything of an output but what grows with patches × genes.
+
+    Parameters
+    ----------
+    obs, var
+        Tables of patches and genes.
+    uns
+        ``spatial`` and ``stretrieve``.
+    xy
+        ``(n_patches, 2)`` centres in level-0 px.
+    used
+        ``(n_used,)`` ascending positions of the reference spots in use.
+    """
+
+    obs: pd.DataFrame
+    var: pd.DataFrame
+    uns: dict[str, Any]
+    xy: npt.NDArray[np.float64]
+    used: npt.NDArray[np.int64]
+
+    def local(self, neighbours: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """Return neighbours as rows of ``neighbour_spot_uid``, −1 for none."""
+        found = np.searchsorted(self.used, neighbours)
+        return np.where(neighbours >= 0, found, -1).astype(np.int32)
+
+
+def make_frame(
+    facts: Facts,
+    columns: Mapping[str, npt.NDArray[Any]],
+    used: npt.NDArray[np.int64],
+) -> Frame:
+    """Return the frame of an output.
+
+    Parameters
+    ----------
+    facts
+        What is known about the query.
+    columns
+        ``obs`` columns that prediction gave, each ``(n_patches,)``.
+    used
+        Ascending positions of the reference spots in use.
+    """
+    slide, reference = facts.slide, facts.reference
+    failed = int((columns[keys.STATUS] == RowStatus.FAILED.value).sum())
+    facts_of_query = {
+        "schema_version": SCHEMA_VERSION,
+        "disclaimer": DISCLAIMER,
+        "unit": keys.NORMALISATION,
+        "version": __version__,
+        "query_digest": facts.digest,
+        "reference": reference.identity,
+        "settings": settings_to_dict(facts.settings),
+        "slide": {
+            "name": slide.path.name,
+            "mpp_x": float(slide.pixel_size.x),
+            "mpp_y": float(slide.pixel_size.y),
+            "mpp_source": slide.pixel_size.source.value,
+        },
+        "patches": {"predicted": len(facts.positions) - failed, "failed": failed},
+        "patch_side_um": float(reference.embedder.spec.primary.side_um),
+        "neighbour_spot_uid": reference.spots[keys.SPOT_UID].to_numpy(dtype=object)[used],
+        **facts.context,
+    }
+    return Frame(
+        obs=_obs(facts, columns),
+        var=_var(facts),
+        uns={keys.SPATIAL: _spatial(slide, reference), keys.UNS: _without_none(facts_of_query)},
+        xy=facts.positions.xy,
+        used=used,
+    )
+
+
+def used_spots(neighbours: Iterable[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Return the ascending positions of all spots that occur among neighbours."""
+    used: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+    for part in neighbours:
+        used = np.union1d(used, part[part >= 0])
+    return used
+
+
+def assemble(facts: Facts, groups: Sequence[RowGroup]) -> ad.AnnData:
+    """Return row groups as AnnData with every key of the output contract."""
+    columns = {
+        name: np.concatenate([group.columns[name] for group in groups])
+        for name in groups[0].columns
+    }
+    frame = make_frame(facts, columns, used_spots(group.neighbours for group in groups))
+    matrices = {
+        name: np.concatenate([group.matrices[name] for group in groups])
+        for name in groups[0].matrices
+    }
     adata = ad.AnnData(
-        X=predictions.imputed.mean.astype(np.float32),
-        obs=_obs(predictions, slide),
-        var=_var(predictions, reference),
-        layers={
-            keys.SPREAD: predictions.imputed.spread.astype(np.float32),
-            keys.N_EFFECTIVE: predictions.imputed.n_effective.astype(np.float32),
-        },
+        X=matrices.pop(X),
+        obs=frame.obs,
+        var=frame.var,
+        layers=matrices,
         obsm={
-            keys.SPATIAL: predictions.xy,
-            keys.JOINT: predictions.embeddings.astype(np.float32),
-            keys.NEIGHBOURS: local,
-            keys.WEIGHTS: neighbours.weights,
+            keys.SPATIAL: frame.xy,
+            keys.JOINT: np.concatenate([group.embeddings for group in groups]),
+            keys.NEIGHBOURS: np.concatenate([frame.local(group.neighbours) for group in groups]),
+            keys.WEIGHTS: np.concatenate([group.weights for group in groups]),
         },
     )
-    adata.uns[keys.SPATIAL] = _spatial(slide, reference)
-    adata.uns[keys.UNS] = _without_none(
-        {
-            "schema_version": SCHEMA_VERSION,
-            "disclaimer": DISCLAIMER,
-            "unit": keys.NORMALISATION,
-            "reference": reference.identity,
-            "settings": settings_to_dict(settings),
-            "slide": {
-                "name": slide.path.name,
-                "mpp_x": float(slide.pixel_size.x),
-                "mpp_y": float(slide.pixel_size.y),
-                "mpp_source": slide.pixel_size.source.value,
-            },
-            "patches": {"predicted": len(predictions.names), "failed": predictions.n_failed},
-            "neighbour_spot_uid": reference.spots[keys.SPOT_UID].to_numpy(dtype=object)[used],
-            **context,
-        }
-    )
+    adata.uns.update(frame.uns)
     return adata
 
 
-def _local_neighbours(
-    indices: npt.NDArray[np.int64],
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    used = np.unique(indices[indices >= 0])
-    local = np.where(indices >= 0, np.searchsorted(used, indices), -1)
-    return used, local.astype(np.int32)
-
-
-def _obs(predictions: Predictions, slide: Slide) -> pd.DataFrame:
-    xy_um = slide.pixel_size.to_um(predictions.xy)
-    similarity = predictions.neighbours.similarity
-    known = np.isfinite(similarity)
-    total = np.where(known, similarity, 0.0).sum(axis=1)
+def _obs(facts: Facts, columns: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:
+    positions = facts.positions
+    xy_um = facts.slide.pixel_size.to_um(positions.xy)
+    status = pd.Categorical(columns[keys.STATUS], categories=sorted(s.value for s in RowStatus))
     return pd.DataFrame(
         {
             keys.X_UM: xy_um[:, 0],
             keys.Y_UM: xy_um[:, 1],
-            keys.TISSUE_FRACTION: predictions.tissue_fraction,
-            keys.TOP1_SIMILARITY: similarity[:, 0],
-            keys.MEAN_SIMILARITY: total / np.maximum(known.sum(axis=1), 1),
-            keys.OOD_SCORE: predictions.ood,
-            keys.STATUS: pd.Categorical(
-                [PatchStatus(value).name.lower() for value in predictions.status]
-            ),
+            keys.TISSUE_FRACTION: positions.tissue_fraction,
+            **{name: values for name, values in columns.items() if name != keys.STATUS},
+            keys.STATUS: status,
         },
-        index=pd.Index(predictions.names.astype(str).tolist(), name="patch"),
+        index=pd.Index(positions.names.astype(str).tolist(), name="patch"),
     )
 
 
-def _var(predictions: Predictions, reference: Reference) -> pd.DataFrame:
-    genes = reference.genes.loc[predictions.genes]
-    columns = reference.genes.index.get_indexer(predictions.genes)
+def _var(facts: Facts) -> pd.DataFrame:
+    reference = facts.reference
+    genes = reference.genes.loc[list(facts.genes)]
+    columns = reference.genes.index.get_indexer(list(facts.genes))
     per_section = np.bincount(reference.section_index, minlength=len(reference.measured))
     coverage = per_section @ reference.measured[:, columns] / per_section.sum()
+    expected = np.full(len(genes), np.nan)
+    if facts.calibration is not None:
+        expected = facts.calibration.expected_pcc[columns]
     return pd.DataFrame(
         {
             keys.GENE_ID: genes[keys.GENE_ID].astype(str).to_numpy(dtype=object),
             keys.GENE_SYMBOL: genes[keys.GENE_SYMBOL].astype(str).to_numpy(dtype=object),
             keys.REFERENCE_COVERAGE: coverage.astype(np.float32),
-            keys.EXPECTED_PCC: np.full(len(genes), np.nan, dtype=np.float32),
+            keys.EXPECTED_PCC: expected.astype(np.float32),
         },
         index=pd.Index([str(name) for name in genes.index], name="gene"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,33 @@ import pandas as pd
 from stretrieve import keys
 from stretrieve._files import atomic_path
 from stretrieve.errors import InputError, OutputExistsError, explain
-from stretrieve.query.expression import ExpressionSource
-from stretrieve.query.impute import NEGLIGIBLE
+from stretrieve.query.export import export_geojson
+from stretrieve.query.groups import RowStatus
 from stretrieve.query.output import DISCLAIMER
-from stretrieve.reference import Reference
+from stretrieve.query.predictor import Predictor
 
-OOD_LIMIT = 0.95
-"""Patches above this out-of-distribution score are counted as such in summaries."""
+
+def summarise(obs: pd.DataFrame, uns: Mapping[str, Any], n_genes: int) -> dict[str, Any]:
+    """Return the key facts of a query as plain data.
+
+    Parameters
+    ----------
+    obs, uns
+        Of the output contract; ``uns`` is its own part.
+    n_genes
+        Genes predicted.
+    """
+    return {
+        "slide": uns["slide"]["name"],
+        "mpp": round(float(np.sqrt(uns["slide"]["mpp_x"] * uns["slide"]["mpp_y"])), 4),
+        "mpp_source": uns["slide"]["mpp_source"],
+        "patches": len(obs),
+        "patches_failed": int(uns["patches"]["failed"]),
+        "genes": n_genes,
+        "top1_similarity": round(float(obs[keys.TOP1_SIMILARITY].mean()), 4),
+        "out_of_distribution": int((obs[keys.STATUS] == RowStatus.OOD.value).sum()),
+        "warnings": [str(warning) for warning in uns["warnings"]],
+    }
 
 
 @dataclass(frozen=True)
@@ -36,8 +57,7 @@ class QueryResult:
 
     adata: ad.AnnData
     warnings: tuple[str, ...]
-    _reference: Reference = field(repr=False)
-    _source: ExpressionSource = field(repr=False)
+    _predictor: Predictor = field(repr=False)
 
     def explain(self, patch: int | str, gene: str) -> pd.DataFrame:
         """Return the reference spots behind one predicted value.
@@ -52,9 +72,8 @@ class QueryResult:
         Returns
         -------
         DataFrame
-            Columns ``spot_uid, section, patient, weight, value, similarity``, best neighbour first.
-            ``sum(weight * value)`` is the prediction. Neighbours that did not measure the gene are
-            left out and the others' weights sum to 1. ``similarity`` is the cosine.
+            Columns ``spot_uid, section, patient, dataset, weight, value, similarity``, best neighbour
+            first; see :meth:`~stretrieve.query.predictor.Predictor.explain`.
 
         Raises
         ------
@@ -65,23 +84,13 @@ class QueryResult:
         column = self._column(gene)
         local = np.asarray(self.adata.obsm[keys.NEIGHBOURS])[row]
         weights = np.asarray(self.adata.obsm[keys.WEIGHTS])[row]
-        uids = np.asarray(self.adata.uns[keys.UNS]["neighbour_spot_uid"], dtype=object)[local]
-        positions = self._reference.spots.index[
-            pd.Index(self._reference.spots[keys.SPOT_UID]).get_indexer(uids)
-        ].to_numpy()
-        values, measured = self._source.values(positions, [self.adata.var_names[column]])
-        votes = (local >= 0) & measured[:, 0] & (weights > NEGLIGIBLE)
-        spots = self._reference.spots.iloc[positions[votes]]
-        embedding = np.asarray(self.adata.obsm[keys.JOINT])[row]
-        return pd.DataFrame(
-            {
-                keys.SPOT_UID: uids[votes],
-                keys.SECTION: spots[keys.SECTION].to_numpy(),
-                keys.PATIENT: spots[keys.PATIENT].to_numpy(),
-                "weight": weights[votes] / weights[votes].sum(),
-                "value": values[votes, 0],
-                "similarity": self._similarity(embedding, positions[votes]),
-            }
+        uids = np.asarray(self.adata.uns[keys.UNS]["neighbour_spot_uid"], dtype=object)
+        named = pd.Index(self._predictor.pool.spots[keys.SPOT_UID]).get_indexer(uids)
+        return self._predictor.explain(
+            str(self.adata.var_names[column]),
+            np.where(local >= 0, named[local], -1),
+            weights,
+            embedding=np.asarray(self.adata.obsm[keys.JOINT])[row],
         )
 
     @property
@@ -91,19 +100,7 @@ class QueryResult:
 
     def summary(self) -> dict[str, Any]:
         """Return the key facts of this result as plain data."""
-        uns = self.adata.uns[keys.UNS]
-        ood = self.adata.obs[keys.OOD_SCORE].to_numpy()
-        return {
-            "slide": uns["slide"]["name"],
-            "mpp": round(float(np.sqrt(uns["slide"]["mpp_x"] * uns["slide"]["mpp_y"])), 4),
-            "mpp_source": uns["slide"]["mpp_source"],
-            "patches": int(self.adata.n_obs),
-            "patches_failed": int(uns["patches"]["failed"]),
-            "genes": int(self.adata.n_vars),
-            "top1_similarity": round(float(self.adata.obs[keys.TOP1_SIMILARITY].mean()), 4),
-            "out_of_distribution": int((ood > OOD_LIMIT).sum()),
-            "warnings": list(self.warnings),
-        }
+        return summarise(self.adata.obs, self.adata.uns[keys.UNS], self.adata.n_vars)
 
     def to_h5ad(self, path: Path | str, *, overwrite: bool = False) -> Path:
         """Write the predictions as ``.h5ad``, completely or not at all.
@@ -114,22 +111,43 @@ class QueryResult:
             When the file exists and ``overwrite`` is false.
         """
         final = Path(path)
-        if final.exists() and not overwrite:
-            raise OutputExistsError(
-                explain(
-                    "output", got=f"{final} exists", remedy="choose another name or --overwrite"
-                )
-            )
+        _check_free(final, overwrite=overwrite)
         with atomic_path(final) as temporary:
             self.adata.write_h5ad(temporary, compression="gzip")
         return final
 
-    def _similarity(self, embedding: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        modality = self.adata.uns[keys.UNS]["settings"]["modality"]
-        stored = self._reference.embeddings(modality, positions).astype(np.float64)
-        query = embedding.astype(np.float64)
-        norms = np.linalg.norm(stored, axis=1) * np.linalg.norm(query)
-        return np.asarray(stored @ query / np.where(norms > 0, norms, 1.0))
+    def to_geojson(
+        self,
+        path: Path | str,
+        *,
+        genes: Sequence[str] | None = None,
+        objects: str = "detection",
+        overwrite: bool = False,
+    ) -> Path:
+        """Write the patches as QuPath objects, with the values of some genes as measurements.
+
+        Parameters
+        ----------
+        path
+            GeoJSON file to write.
+        genes
+            Gene keys or symbols; the 20 whose predictions vary most when ``None``.
+        objects
+            ``"detection"`` or ``"annotation"``.
+        overwrite
+            Replace the file when it exists.
+
+        Raises
+        ------
+        OutputExistsError
+            When the file exists and ``overwrite`` is false.
+        GenePanelError
+            When a gene is not among the predicted ones.
+        """
+        final = Path(path)
+        _check_free(final, overwrite=overwrite)
+        export_geojson(self.adata, final, genes=genes, objects=objects)
+        return final
 
     def _row(self, patch: int | str) -> int:
         names = self.adata.obs_names
@@ -151,3 +169,10 @@ class QueryResult:
                 )
             column = int(matches[0])
         return column
+
+
+def _check_free(path: Path, *, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise OutputExistsError(
+            explain("output", got=f"{path} exists", remedy="choose another name or --overwrite")
+        )

@@ -11,16 +11,20 @@ import numpy.typing as npt
 from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
 from stretrieve.errors import InputError, explain
-from stretrieve.query.settings import QuerySettings
+from stretrieve.indexes import SearchResult
+from stretrieve.query.pool import Pool
+from stretrieve.query.settings import RetrievalSettings
+from stretrieve.query.similarity import SpotSearch
 from stretrieve.query.weights import (
     WeightScheme,
     bleep_weights,
     inverse_weights,
+    keep_mass,
     softmax_weights,
     squared_distances,
+    stgchb_weights,
     uniform_weights,
 )
-from stretrieve.reference import Reference
 
 _BLOCK = 256
 
@@ -36,7 +40,7 @@ class Neighbours:
     weights
         ``(n_patches, top_k)``, rows summing to 1.
     similarity
-        ``(n_patches, top_k)`` cosine similarity, −inf for none.
+        ``(n_patches, top_k)`` scores, −inf for none: cosine, or what the settings ask for.
     """
 
     indices: npt.NDArray[np.int64]
@@ -45,16 +49,22 @@ class Neighbours:
 
 
 def allowed_spots(
-    reference: Reference, *, patient: str | None, filters: Mapping[str, str]
+    pool: Pool,
+    *,
+    patient: str | None = None,
+    section: str | None = None,
+    filters: Mapping[str, str] | None = None,
 ) -> npt.NDArray[np.bool_]:
     """Return which reference spots may be used, ``(n_spots,)``.
 
     Parameters
     ----------
-    reference
-        The reference.
+    pool
+        The spots.
     patient
         The query's donor, whose own spots are left out; ``None`` when unknown.
+    section
+        The reference section that is on the query slide, if any; its spots are left out.
     filters
         Metadata column to the value it must have, for example ``{"organ": "breast"}``.
 
@@ -63,16 +73,18 @@ def allowed_spots(
     InputError
         When no spot is left.
     """
-    spots = reference.spots
+    spots = pool.spots
+    filters = filters or {}
+    own = {keys.PATIENT: patient, keys.SECTION: section}
     allowed = np.ones(len(spots), dtype=np.bool_)
-    if patient is not None:
-        allowed &= (spots[keys.PATIENT] != patient).to_numpy()
+    for column, value in own.items():
+        if value is not None:
+            allowed &= (spots[column] != value).to_numpy()
     for column, value in filters.items():
         allowed &= (spots[column] == value).to_numpy()
     if not allowed.any():
         asked = [f"{column} {value!r}" for column, value in filters.items()]
-        if patient is not None:
-            asked.append(f"patients other than {patient!r}")
+        asked += [f"{column}s other than {v!r}" for column, v in own.items() if v is not None]
         raise InputError(
             explain(
                 "reference spots for this query",
@@ -83,61 +95,91 @@ def allowed_spots(
     return allowed
 
 
-def centre_embeddings(
-    reference: Reference, embeddings: Embeddings, *, allowed: npt.NDArray[np.bool_]
-) -> Embeddings:
-    """Move the mean of a slide's embeddings onto that of the reference's image embeddings.
+def slide_shift(
+    pool: Pool, slide_mean: npt.NDArray[np.floating], *, allowed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Return what moves a slide's mean embedding onto that of the pool's images, ``(dim,)``.
 
     Parameters
     ----------
-    reference
-        The reference; each of its sections weighs the same.
-    embeddings
-        ``(n_patches, dim)`` of one slide.
+    pool
+        The spots; each section weighs the same.
+    slide_mean
+        ``(dim,)`` mean embedding of the slide's patches.
     allowed
-        ``(n_spots,)`` reference spots that may be used.
+        ``(n_spots,)`` spots that may be used.
     """
-    stored = reference.embeddings("image")
-    sections = reference.section_index
+    stored = pool.embeddings("image")
+    sections = pool.section_index
     means = [
         stored[(sections == section) & allowed].mean(axis=0, dtype=np.float64)
         for section in np.unique(sections[allowed])
     ]
-    shift = np.mean(means, axis=0) - embeddings.mean(axis=0, dtype=np.float64)
-    return np.asarray(embeddings + shift, dtype=np.float32)
+    return np.asarray(np.mean(means, axis=0) - np.asarray(slide_mean, dtype=np.float64))
 
 
 def retrieve(
-    reference: Reference,
+    search: SpotSearch,
+    pool: Pool,
     embeddings: Embeddings,
     *,
-    settings: QuerySettings,
+    settings: RetrievalSettings,
     allowed: npt.NDArray[np.bool_],
 ) -> Neighbours:
-    """Search the nearest reference spots of each patch and weight them."""
-    found = reference.search(
-        embeddings, settings.top_k, modality=settings.modality.value, allowed=allowed
-    )
-    if settings.weights.needs_distances:
-        distances = _distances(reference, embeddings, found.indices, settings)
-        scheme = bleep_weights if settings.weights is WeightScheme.BLEEP else inverse_weights
-        weights = scheme(distances, found.indices)
-    elif settings.weights is WeightScheme.SOFTMAX:
-        weights = softmax_weights(found.scores, found.indices, temperature=settings.temperature)
-    else:
-        weights = uniform_weights(found.indices)
-    return Neighbours(found.indices, weights, found.scores)
+    """Search the nearest spots of each patch and weight them.
+
+    Parameters
+    ----------
+    search
+        The search that ``settings`` ask for.
+    pool
+        The spots.
+    embeddings
+        ``(n_patches, dim)``.
+    settings
+        How neighbours are weighted.
+    allowed
+        ``(n_spots,)`` spots that may be used.
+    """
+    found = search.search(embeddings, allowed=allowed)
+    weights = weigh(found, pool, embeddings, settings)
+    indices, scores = found.indices, found.scores
+    if settings.top_p is not None:
+        weights = keep_mass(weights, top_p=settings.top_p, k_min=settings.k_min)
+        indices = np.where(weights > 0, indices, -1)
+        scores = np.where(weights > 0, scores, -np.inf)
+    return Neighbours(indices, weights, scores)
+
+
+def weigh(
+    found: SearchResult, pool: Pool, embeddings: Embeddings, settings: RetrievalSettings
+) -> npt.NDArray[np.float64]:
+    """Return the weights ``(n_patches, k)`` of the neighbours that were found."""
+    indices = found.indices
+    match settings.weights:
+        case WeightScheme.BLEEP:
+            return bleep_weights(_distances(pool, embeddings, indices, settings), indices)
+        case WeightScheme.INVERSE:
+            return inverse_weights(_distances(pool, embeddings, indices, settings), indices)
+        case WeightScheme.SOFTMAX:
+            return softmax_weights(found.scores, indices, temperature=settings.temperature)
+        case WeightScheme.STGCHB:
+            return stgchb_weights(found.scores, indices)
+        case WeightScheme.UNIFORM:
+            return uniform_weights(indices)
 
 
 def _distances(
-    reference: Reference,
+    pool: Pool,
     embeddings: Embeddings,
     indices: npt.NDArray[np.int64],
-    settings: QuerySettings,
+    settings: RetrievalSettings,
 ) -> npt.NDArray[np.float64]:
-    stored = reference.embeddings(settings.modality.value)
-    distances = np.empty(indices.shape)
-    for start in range(0, len(indices), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        distances[part] = squared_distances(embeddings[part], stored[indices[part]])
+    """Return squared distances ``(n_patches, k)``, those to both embeddings weighted like scores."""
+    distances = np.zeros(indices.shape)
+    for modality, share in settings.sides().items():
+        stored = pool.embeddings(modality.value)
+        for start in range(0, len(indices), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            distances[part] += share * squared_distances(embeddings[part], stored[indices[part]])
     return distances

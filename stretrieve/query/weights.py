@@ -16,6 +16,9 @@ from stretrieve.errors import ConfigError, ShapeError, explain
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
+_STGCHB_TEMPERATURE = 20.0
+_ROUNDING = 1e-12
+
 
 class WeightScheme(StrEnum):
     """How the neighbours of a query are weighted."""
@@ -28,11 +31,8 @@ class WeightScheme(StrEnum):
     """Softmax of the similarity over a temperature."""
     INVERSE = "inverse"
     """Reciprocal of squared Euclidean distance (mclSTExp)."""
-
-    @property
-    def needs_distances(self) -> bool:
-        """Whether the scheme reads squared Euclidean distances and not similarities."""
-        return self in (WeightScheme.BLEEP, WeightScheme.INVERSE)
+    STGCHB = "stgchb"
+    """Softmax of minus the score over 20 (ST-GCHB): its sign favours the worst neighbours."""
 
 
 def _normalised(raw: Floats, indices: Indices) -> Floats:
@@ -67,6 +67,34 @@ def softmax_weights(scores: Floats, indices: Indices, *, temperature: float) -> 
     best = np.max(known, axis=1, keepdims=True, initial=-np.inf)
     shifted = np.where(indices >= 0, known - np.where(np.isfinite(best), best, 0.0), 0.0)
     return _normalised(np.exp(shifted / temperature), indices)
+
+
+def stgchb_weights(scores: Floats, indices: Indices) -> Floats:
+    """Return ST-GCHB's ``softmax(-score / 20)``, ``(n_query, k)``; only for comparison with it.
+
+    Source: ST-GCHB, inference notebook, method *weighted*; the sign is an error of the published code.
+    """
+    return softmax_weights(-scores, indices, temperature=_STGCHB_TEMPERATURE)
+
+
+def keep_mass(weights: Floats, *, top_p: float, k_min: int) -> Floats:
+    """Return weights of the fewest neighbours that reach a share of all weight, summing to 1.
+
+    Parameters
+    ----------
+    weights
+        ``(n_query, k)``, best neighbour first, rows summing to 1 (or 0).
+    top_p
+        Share to reach, above 0, at most 1.
+    k_min
+        Least number of neighbours.
+    """
+    before = np.cumsum(weights, axis=1) - weights
+    ranks = np.arange(weights.shape[1])
+    kept = np.where((ranks < k_min) | (before < top_p - _ROUNDING), weights, 0.0)
+    total = kept.sum(axis=1, keepdims=True)
+    result: Floats = np.divide(kept, total, out=np.zeros_like(kept), where=total > 0)
+    return result
 
 
 def bleep_weights(squared_distances: Floats, indices: Indices) -> Floats:

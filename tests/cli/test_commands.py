@@ -87,6 +87,17 @@ def test_genes_weights_and_centring_options(cli, cohort, reference, tmp_path):
         np.testing.assert_allclose(adata.obsm["stretrieve_weights"].sum(axis=1), 1)
 
 
+def test_presets_are_listed_with_their_licence(cli):
+    code, out, _ = cli("embedders", "--presets", "--json")
+    rows = {row["name"]: row for row in json.loads(out)["presets"]}
+    assert code == 0
+    assert rows["virchow2"]["dim"] == 2560
+    assert rows["virchow2"]["licence"].startswith("CC-BY-NC-ND")
+    code, out, _ = cli("embedders", "--presets")
+    assert code == 0
+    assert "uni2-h" in out
+
+
 def test_embedders_are_listed(cli):
     code, out, _ = cli("embedders", "--json")
     names = [row["name"] for row in json.loads(out)["embedders"]]
@@ -118,3 +129,100 @@ def test_readme_names_only_commands_that_exist(cli):
     assert commands
     _, help_text, _ = cli("--help")
     assert all(f" {command} " in help_text for command in commands)
+
+
+def test_tissue_of_good_and_bad_slides(cli, cohort, tmp_path):
+    slide, bad = cohort / "s0" / "image.png", tmp_path / "bad.svs"
+    bad.write_bytes(b"not a slide")
+    common = ("tissue", "--mpp", "5", "--out", tmp_path / "out", "--json", "-q")
+    code, out, err = cli(*common, slide, bad)
+    assert code == 4
+    good, failed = json.loads(out)["slides"]
+    assert good["tissue_mm2"] > 0
+    assert Path(good["regions"]).is_file()
+    assert "bad.svs" in failed["error"]
+    assert len(err.strip().splitlines()) == 1
+    assert cli(*common, bad)[0] == 3
+    assert cli(*common, slide)[0] == 0
+
+
+def test_query_inside_regions(cli, cohort, reference, tmp_path):
+    slide = cohort / "s3" / "image.png"
+    box = [[100.0, 100.0], [300.0, 100.0], [300.0, 250.0], [100.0, 250.0], [100.0, 100.0]]
+    regions = tmp_path / "regions.geojson"
+    regions.write_text(json.dumps({"type": "Polygon", "coordinates": [box]}))
+    common = ("query", slide, "--ref", reference, "--mpp", "5", "--top-k", "20", "-q", "--regions")
+    out = tmp_path / "q.h5ad"
+    code, _, err = cli(*common, regions, "--out", out, "--min-tissue", "0.99")
+    assert code == 0, err
+    xy = ad.read_h5ad(out).obsm["spatial"]
+    assert len(xy) >= 4
+    assert ((xy > (100, 100)) & (xy < (300, 250))).all()
+    for text in ("{", '{"type": "Point", "coordinates": [1, 2]}', '{"type": "Polygon"}'):
+        regions.write_text(text)
+        code, _, err = cli(*common, regions, "--out", tmp_path / "none.h5ad")
+        assert (code, len(err.splitlines())) == (3, 1), err
+    regions.write_text(
+        json.dumps({"type": "Polygon", "coordinates": [(np.add(box, 1e6)).tolist()]})
+    )
+    code, _, err = cli(*common, regions, "--out", tmp_path / "none.h5ad")
+    assert (code, len(err.splitlines())) == (3, 1), err
+    assert "touches the slide" in err
+    assert not (tmp_path / "none.h5ad").exists()
+
+
+def test_query_a_sheet(cli, cohort, reference, tmp_path):
+    """Table and exit code say what became of each slide; a second run computes nothing anew."""
+    slide = cohort / "s0" / "image.png"
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    sheet = tmp_path / "slides.csv"
+    sheet.write_text(
+        f"slide,name,mpp,exclude\n{slide},good,5,\nbad.png,bad,5,\n{slide},twice,5,a copy\n"
+    )
+    common = ("query", sheet, "--ref", reference, "--out", tmp_path / "out", "-q")
+    code, out, err = cli(*common, "--genes", "SIM-A1,SIM-B1", "--geojson", tmp_path / "qupath")
+    assert code == 4, err
+    assert "1 of 3 failed" in err
+    assert all(word in out for word in ("done", "failed", "excluded", "a copy", "1 done"))
+    assert json.loads((tmp_path / "qupath" / "good.geojson").read_text())["features"]
+    code, out, _ = cli(*common, "--genes", "SIM-A1,SIM-B1", "--json")
+    data = json.loads(out)
+    assert (code, data["done"], data["failed"], data["excluded"]) == (4, 1, 1, 1)
+    assert [item["was_there"] for item in data["slides"]] == [True, False, False]
+    sheet.write_text(f"slide,name,mpp\n{slide},good,5\n")
+    assert cli(*common, "--genes", "SIM-A1,SIM-B1")[0] == 0
+    code, _, err = cli(*common, "--mpp", "5")
+    assert (code, "--mpp" in err) == (2, True)
+    code, out, _ = cli(*common, "--plan", "--json")
+    assert (code, json.loads(out)["slides"][0]["outcome"]) == (0, "planned")
+
+
+def test_query_plans_without_writing(cli, cohort, reference, tmp_path):
+    slide = cohort / "s0" / "image.png"
+    common = ("query", slide, "--ref", reference, "--mpp", "5", "-q", "--plan")
+    code, out, err = cli(*common, "--out", tmp_path / "q.h5ad", "--json")
+    assert code == 0, err
+    assert json.loads(out)["patches"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("name", "more"), [("q.zarr", ()), ("q.h5ad", ("--sparse",))])
+def test_query_formats(cli, cohort, reference, tmp_path, name, more):
+    import anndata as ad
+
+    genes = tmp_path / "genes.txt"
+    genes.write_text("SIM-A1\nSIM-B1\n")
+    out = tmp_path / name
+    slide = cohort / "s0" / "image.png"
+    result = cli(
+        "query", slide, "--ref", reference, "--out", out, "--mpp", "5", "--genes", genes, "-q",
+        "--set", "max_failed=0.1", *more,
+    )  # fmt: skip
+    assert result[0] == 0, result[2]
+    adata = ad.read_zarr(out) if out.is_dir() else ad.read_h5ad(out)
+    assert list(adata.var_names) == ["SIM-A1", "SIM-B1"]
+    assert adata.uns["stretrieve"]["settings"]["max_failed"] == 0.1
+    wrong = cli("query", slide, "--ref", reference, "--out", tmp_path / "q.txt", "-q")
+    assert (wrong[0], ".h5ad or .zarr" in wrong[2]) == (3, True)
+    wrong = cli("query", slide, "--ref", reference, "--out", out, "--format", "csv", "-q")
+    assert wrong[0] == 2

@@ -1,0 +1,191 @@
+"""Finding and averaging neighbours of patches, batch by batch; needs no slide and no files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from stretrieve import keys
+from stretrieve.embedders.base import Embeddings
+from stretrieve.errors import ShapeError, explain
+from stretrieve.query.expression import ExpressionSource, SectionProfiles, section_profiles
+from stretrieve.query.impute import Imputed, WeightMatrix, impute
+from stretrieve.query.ood import Scores, reference_similarity, unlikeness
+from stretrieve.query.pool import Mask, Pool
+from stretrieve.query.retrieve import Neighbours, retrieve, slide_shift
+from stretrieve.query.settings import Centring, RetrievalSettings
+from stretrieve.query.similarity import SpotSearch
+
+GENES_PER_BLOCK = 512
+
+T = TypeVar("T")
+
+
+class PoolFacts:
+    """What predictors of one pool share and compute once.
+
+    Parameters
+    ----------
+    pool
+        The spots.
+    """
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self._kept: dict[str, tuple[object, Any]] = {}
+
+    @cached_property
+    def profiles(self) -> SectionProfiles:
+        """Mean profile of each section."""
+        return section_profiles(self.pool)
+
+    def similarity(self, allowed: Mask) -> Scores:
+        """Return how near the allowed spots come to spots of other patients."""
+        return self.keep(
+            "similarity", allowed, "", lambda: reference_similarity(self.pool, allowed)
+        )
+
+    def keep(self, what: str, allowed: Mask, settings: object, make: Callable[[], T]) -> T:
+        """Return something that depends on the allowed spots and settings; the last one is kept."""
+        key = (np.packbits(allowed).tobytes(), settings)
+        if what not in self._kept or self._kept[what][0] != key:
+            self._kept[what] = (key, make())
+        value: T = self._kept[what][1]
+        return value
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found for a batch of patches, before any gene is looked at.
+
+    Parameters
+    ----------
+    embeddings
+        ``(n_patches, dim)`` as they were searched with: the slide's offset is removed.
+    neighbours
+        Measured spots behind each patch.
+    ood
+        ``(n_patches,)`` out-of-distribution score; NaN when it was not asked for.
+    """
+
+    embeddings: Embeddings
+    neighbours: Neighbours
+    ood: Scores
+
+    def __len__(self) -> int:
+        return len(self.embeddings)
+
+
+class Retriever:
+    """Averages the expression of the measured spots that are nearest to each patch.
+
+    Parameters
+    ----------
+    pool
+        The spots.
+    settings
+        How neighbours are found and averaged.
+    allowed
+        ``(n_spots,)`` spots that may be used; all when ``None``. Spots that may not be used have no
+        influence on any result.
+    facts
+        Shared by retrievers of the same pool.
+    score_ood
+        Whether :meth:`find` scores how unlike the pool a patch is; costs one more search.
+    abstain
+        Distance beyond which the neighbours of a patch get no weight, so that nothing is predicted;
+        see :class:`~stretrieve.query.settings.QuerySettings`. One patient alone cannot tell what is
+        far, so nobody abstains then.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        settings: RetrievalSettings | None = None,
+        *,
+        allowed: Mask | None = None,
+        facts: PoolFacts | None = None,
+        score_ood: bool = True,
+        abstain: float | None = None,
+    ) -> None:
+        self.pool = pool
+        self.settings = (settings or RetrievalSettings()).resolved()
+        n_spots = len(pool.section_index)
+        self.allowed = np.ones(n_spots, dtype=np.bool_) if allowed is None else allowed
+        if self.allowed.shape != (n_spots,):
+            raise ShapeError(
+                explain("allowed spots", got=self.allowed.shape, expected=f"({n_spots},)")
+            )
+        self.facts = facts or PoolFacts(pool)
+        self._score_ood = score_ood
+        n_patients = pool.spots[keys.PATIENT][self.allowed].nunique()
+        self._abstain = abstain if n_patients > 1 else None
+        self._search = SpotSearch(pool, self.settings)
+
+    @cached_property
+    def source(self) -> ExpressionSource:
+        """Values of measured spots as they are averaged."""
+        centring = self.settings.centring
+        profiles = None if centring is Centring.NONE else self.facts.profiles
+        return ExpressionSource(self.pool, centring, allowed=self.allowed, profiles=profiles)
+
+    @property
+    def needs_slide_mean(self) -> bool:
+        """Whether :meth:`prepare` has to see a whole slide before any patch is predicted."""
+        return self.settings.centring is Centring.BOTH
+
+    def prepare(self, embeddings: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
+        """Return the shift that removes a slide's offset, for :meth:`find`; ``None`` for none.
+
+        Parameters
+        ----------
+        embeddings
+            ``(n_patches, dim)`` of the whole slide, or their mean ``(dim,)``.
+        """
+        if not self.needs_slide_mean:
+            return None
+        mean = embeddings if embeddings.ndim == 1 else embeddings.mean(axis=0, dtype=np.float64)
+        return slide_shift(self.pool, mean, allowed=self.allowed)
+
+    def find(
+        self, embeddings: Embeddings, *, shift: npt.NDArray[np.float64] | None = None
+    ) -> Found:
+        """Find and weight the neighbours of a batch of patches.
+
+        Parameters
+        ----------
+        embeddings
+            ``(n_patches, dim)`` of the joint space.
+        shift
+            From :meth:`prepare`, seeing the whole slide.
+        """
+        moved = embeddings if shift is None else embeddings + shift
+        moved = np.asarray(moved, dtype=np.float32)
+        neighbours = retrieve(
+            self._search, self.pool, moved, settings=self.settings, allowed=self.allowed
+        )
+        if not self._score_ood:
+            return Found(moved, neighbours, np.full(len(moved), np.nan))
+        known = self.facts.similarity(self.allowed)
+        unlike = unlikeness(self.pool, moved, allowed=self.allowed, calibration=known)
+        if self._abstain is not None:
+            neighbours.weights[unlike.excess > self._abstain] = 0.0
+        return Found(moved, neighbours, unlike.score)
+
+    def average(self, found: Found, genes: Sequence[str]) -> Imputed:
+        """Average the neighbours' expression of some genes."""
+        matrix = WeightMatrix.build(found.neighbours.indices, found.neighbours.weights)
+        values, measured = self.source.values(matrix.used, genes)
+        return impute(matrix.matrix, values, measured=measured)
+
+    def similarity(
+        self, embedding: npt.NDArray[np.floating], positions: npt.NDArray[np.int64]
+    ) -> Scores:
+        """Return the exact scores ``(n,)`` of some spots for one patch."""
+        query = np.asarray(embedding, dtype=np.float32)[None]
+        return np.asarray(self._search.scorer.scores(query, positions[None])[0])
