@@ -225,8 +225,11 @@ def _ridge(inputs: Matrix, targets: Matrix, alphas: Sequence[float]) -> list[Mat
 
 
 def _principal_axes(values: Matrix, n_components: int) -> Matrix:
-    _, _, vt = np.linalg.svd(values - values.mean(axis=0), full_matrices=False)
-    return np.asarray(vt[: max(1, n_components)].T)
+    centred = values - values.mean(axis=0)
+    kept = max(1, n_components)
+    if len(centred) > centred.shape[1]:  # the same axes from a far smaller problem
+        return np.asarray(np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :kept])
+    return np.asarray(np.linalg.svd(centred, full_matrices=False)[2][:kept].T)
 
 
 def _unit(vectors: Matrix) -> Matrix:

@@ -15,6 +15,7 @@ SSIM_MIN_OCCUPIED = 0.6
 SSIM_MIN_NONZERO = 0.1
 _C1, _C2 = 0.01**2, 0.03**2
 MORAN_NEIGHBOURS = 6
+_TIE = 1e-9
 
 
 def array_raster(array_xy: npt.ArrayLike) -> npt.NDArray[np.int64]:
@@ -113,6 +114,10 @@ def _ssim_map(left: Array, right: Array, count: Array, centres: npt.NDArray[np.b
 def neighbour_weights(xy: npt.ArrayLike, *, k: int = MORAN_NEIGHBOURS) -> sparse.csr_matrix:
     """Return row-normalised weights ``(n_spots, n_spots)`` of the ``k`` nearest spots.
 
+    Spots that are equally far as the ``k``-th share what is left for them, so that weights do not
+    depend on the order of the spots: on a square grid and with ``k`` = 6, the four direct neighbours
+    get 1/6 each and the four diagonal ones 1/12 each.
+
     Parameters
     ----------
     xy
@@ -129,13 +134,19 @@ def neighbour_weights(xy: npt.ArrayLike, *, k: int = MORAN_NEIGHBOURS) -> sparse
     n = len(points)
     if points.ndim != 2 or n <= k:
         raise ShapeError(explain("spot positions", got=points.shape, expected=f"over {k} spots"))
-    _, nearest = cKDTree(points).query(points, k=k + 1)
-    nearest = np.asarray(nearest)
-    others = nearest != np.arange(n)[:, None]
-    others[others.all(axis=1), -1] = False  # coinciding spots can hide the spot itself
-    columns = nearest[others]
-    rows = np.repeat(np.arange(n), k)
-    return sparse.csr_matrix((np.full(n * k, 1.0 / k), (rows, columns)), shape=(n, n))
+    tree = cKDTree(points)
+    reach = np.asarray(tree.query(points, k=k + 1)[0])[:, -1]  # the spot itself is the nearest
+    balls = tree.query_ball_point(points, reach * (1 + _TIE))
+    rows = np.repeat(np.arange(n), [len(ball) for ball in balls])
+    columns = np.concatenate(balls).astype(np.int64)
+    rows, columns = rows[rows != columns], columns[rows != columns]
+    distance = np.sqrt(((points[rows] - points[columns]) ** 2).sum(axis=1))
+    nearer = distance < reach[rows] * (1 - _TIE)
+    n_nearer = np.bincount(rows[nearer], minlength=n)
+    n_tied = np.bincount(rows[~nearer], minlength=n)
+    shared = (k - n_nearer) / np.maximum(n_tied, 1)
+    weights = np.where(nearer, 1.0, shared[rows]) / k
+    return sparse.csr_matrix((weights, (rows, columns)), shape=(n, n))
 
 
 def morans_i(values: npt.ArrayLike, weights: sparse.csr_matrix) -> Array:

@@ -63,4 +63,4 @@ def test_gene_sets_depend_on_training_sections_alone_and_skip_flat_genes() -> No
     assert sum(group[gene] == "HKG" for gene in sets.heg50) > 25
     mean = np.mean([log_cp10k(s.section.counts).toarray().mean(axis=0) for s in train], axis=0)
     assert sets.heg50[0] == train[0].section.gene_names[int(mean.argmax())]
-    assert set(sets.to_dict()) == {"hvg50", "hvg200", "heg50"}
+    assert set(sets.to_dict()) == {"hvg50", "hvg200", "heg50", "hmhvg200", "markers", "panel"}

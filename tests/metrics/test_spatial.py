@@ -125,10 +125,22 @@ def test_morans_i_by_hand() -> None:
     )
 
 
-def test_coinciding_spots_keep_k_neighbours() -> None:
+def test_equally_near_spots_share_a_weight() -> None:
+    """A 5 x 5 grid: 1/6 for the four direct neighbours, 1/12 for the four diagonal ones."""
+    grid = np.stack(np.meshgrid(np.arange(5.0), np.arange(5.0)), axis=-1).reshape(-1, 2)
+    weights = neighbour_weights(grid).toarray()
+    step = np.abs(grid - grid[12]).sum(axis=1)
+    diagonal = (np.abs(grid - grid[12]) == 1).all(axis=1)
+    np.testing.assert_allclose(weights[12, step == 1], 1 / 6)
+    np.testing.assert_allclose(weights[12, diagonal], 1 / 12)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    order = RNG.permutation(25)
+    np.testing.assert_allclose(neighbour_weights(grid[order]).toarray(), weights[order][:, order])
+
+
+def test_coinciding_spots_are_neighbours_of_each_other() -> None:
     weights = neighbour_weights(np.zeros((9, 2)), k=3)
-    np.testing.assert_array_equal(np.diff(weights.indptr), 3)
-    assert weights.diagonal().sum() == 0
+    np.testing.assert_allclose(weights.toarray(), (1 - np.eye(9)) / 8)
     with pytest.raises(ShapeError, match="over 6"):
         neighbour_weights(np.zeros((6, 2)))
 

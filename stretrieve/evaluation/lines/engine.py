@@ -1,0 +1,204 @@
+"""The full engine: settings chosen and intervals calibrated on held-out training patients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+
+from stretrieve.config import settings_to_dict
+from stretrieve.embedders import Embedder
+from stretrieve.evaluation.cohort import Sample
+from stretrieve.evaluation.inputs import ImageInputs, Inputs
+from stretrieve.evaluation.lines.base import Family, Fitted, Line, Prediction, Training
+from stretrieve.evaluation.lines.embedder import (
+    EmbedderLine,
+    embed_expression,
+    embed_images,
+    retrieved,
+)
+from stretrieve.evaluation.lines.joint import JointLine, inner_splits
+from stretrieve.evaluation.settings import EvaluationSettings
+from stretrieve.evaluation.training_data import Matrix
+from stretrieve.query import RetrievalSettings
+from stretrieve.query.calibrate import calibrate
+from stretrieve.query.calibration import Calibration
+from stretrieve.query.choose import HeldOut
+from stretrieve.query.pool import ArrayPool
+from stretrieve.query.predictor import Predictor
+from stretrieve.query.scale import sample_spots
+
+NAME: Final = "engine"
+MAX_SPOTS: Final = 4_000
+"""Training spots that settings and intervals are chosen on; a fixed sample of more."""
+
+
+class Space(Protocol):
+    """A joint space that has been fitted."""
+
+    def image(self, sample: Sample, inputs: Inputs) -> Matrix:
+        """Return embeddings ``(n_spots, dim)`` of a section's queries."""
+
+    def expression(self, sample: Sample) -> Matrix:
+        """Return embeddings ``(n_spots, dim)`` of a section's measured expression."""
+
+
+@dataclass(frozen=True)
+class EmbedderSpace:
+    """The space of a fitted embedder."""
+
+    embedder: Embedder
+
+    def image(self, sample: Sample, inputs: Inputs) -> Matrix:
+        """Return image embeddings."""
+        return embed_images(self.embedder, sample, inputs)
+
+    def expression(self, sample: Sample) -> Matrix:
+        """Return expression embeddings."""
+        return embed_expression(self.embedder, sample.section)
+
+
+@dataclass(frozen=True)
+class QuerySpace:
+    """The closed-form space of query features, where there are no images."""
+
+    fitted: Any
+
+    def image(self, sample: Sample, inputs: Inputs) -> Matrix:
+        """Return embeddings of query features."""
+        embedded = self.fitted.space.embed_features(inputs.features(sample))
+        return np.asarray(embedded, dtype=np.float64)
+
+    def expression(self, sample: Sample) -> Matrix:
+        """Return embeddings of measured expression."""
+        return np.asarray(self.fitted.embed_expression(sample), dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class FittedEngine(Fitted):
+    """The engine on the training sections.
+
+    Parameters
+    ----------
+    space
+        Joint space.
+    predictor
+        Retrieves from the training spots.
+    genes
+        Genes to predict.
+    calibration
+        Settings and interval widths; ``None`` with a single training section.
+    """
+
+    space: Space
+    predictor: Predictor
+    genes: tuple[str, ...]
+    calibration: Calibration | None
+
+    def predict(self, sample: Sample, inputs: Inputs) -> Prediction:
+        """Predict with the chosen settings, with intervals."""
+        embedding = self.space.image(sample, inputs)
+        if self.calibration is None:
+            return retrieved(self.predictor, embedding, self.genes)
+        found = self.predictor.predict(embedding.astype(np.float32), self.genes)
+        columns = np.arange(len(self.genes))
+        ends = self.calibration.intervals(found.mean, found.spread, columns)
+        return Prediction(
+            found.mean,
+            intervals={level / 100: (end.lower, end.upper) for level, end in ends.items()},
+            doubt=found.spread.mean(axis=1),
+            neighbours=found.found.neighbours.indices,
+            embedding=np.asarray(found.found.embeddings, dtype=np.float64),
+        )
+
+    def embed_expression(self, sample: Sample) -> Matrix:
+        """Return the section's expression in the joint space."""
+        return self.space.expression(sample)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings that were chosen, and what they were chosen from."""
+        defaults = settings_to_dict(RetrievalSettings())
+        chosen = settings_to_dict(self.predictor.settings)
+        changes = {name: value for name, value in chosen.items() if value != defaults[name]}
+        if self.calibration is None:
+            return {"changes": changes}
+        told = {name: self.calibration.facts[name] for name in ("candidates", "inflation")}
+        return {"changes": changes, **told}
+
+
+class EngineLine(Line):
+    """Closed-form embedder on the shared backbone, nested choice of settings, intervals.
+
+    Number of neighbours, weights, fusion of both similarities, centring, balance of patients and the
+    share of the regression are chosen, and interval widths measured, on training patients that were
+    held out in turn, with the embedder fitted without them.
+
+    Parameters
+    ----------
+    settings
+        Settings of the evaluation; ``embedder_config["engine"]`` may name another ``embedder``.
+    """
+
+    name = NAME
+    title = "full engine (settings by nested choice)"
+    family = Family.ENGINE
+
+    def __init__(self, settings: EvaluationSettings) -> None:
+        asked = settings.embedder_config.get(NAME, {}).get("embedder")
+        self.embedder = asked or ("frozen" if settings.backbone is not None else "colour")
+        self._base = EmbedderLine(self.embedder, settings)
+        self.stochastic = self._base.stochastic
+
+    def fit(self, training: Training, *, seed: int) -> Fitted:
+        """Choose and calibrate on held-out training patients, then fit on all of them."""
+        calibration = self._calibrate(training, seed)
+        settings = RetrievalSettings() if calibration is None else calibration.settings
+        space = self._space(training, seed)
+        predictor = Predictor(_pool(space, training), settings, score_ood=False)
+        return FittedEngine(space, predictor, training.genes, calibration)
+
+    def _space(self, training: Training, seed: int) -> Space:
+        if not _has_images(training.inputs):
+            return QuerySpace(JointLine().fit(training, seed=seed))
+        embedder, _ = self._base.fit_embedder(training, seed=seed)
+        return EmbedderSpace(embedder)
+
+    def _calibrate(self, training: Training, seed: int) -> Calibration | None:
+        folds = []
+        for inner, out in inner_splits(training):
+            if inner is training:
+                return None
+            pool = _pool(self._space(inner, seed), training)
+            folds.append(_held_out(pool, out))
+        return calibrate(folds, refitted=True, progress=training.progress)
+
+
+def _has_images(inputs: Inputs) -> bool:
+    source = getattr(inputs, "source", inputs)
+    return isinstance(source, ImageInputs)
+
+
+def _pool(space: Space, training: Training) -> ArrayPool:
+    """Return all training spots in a space, with their expression."""
+    samples = training.samples
+    return ArrayPool.build(
+        {
+            "image": np.concatenate([space.image(s, training.inputs) for s in samples]),
+            "expression": np.concatenate([space.expression(s) for s in samples]),
+        },
+        np.concatenate(training.truth),
+        training.genes,
+        sections=[str(name) for name in training.names],
+        patients=[str(name) for name in training.patients],
+    )
+
+
+def _held_out(pool: ArrayPool, out: Sequence[Sample]) -> HeldOut:
+    """Return a fold of held-out sections, on a sample of large pools."""
+    everything = np.ones(len(pool.spots), dtype=np.bool_)
+    local = ArrayPool.of(pool, np.flatnonzero(sample_spots(pool, everything, MAX_SPOTS)))
+    names = {sample.name for sample in out}
+    held = local.spots["section"].isin(names).to_numpy()
+    return HeldOut(", ".join(sorted({s.patient for s in out})), local, np.flatnonzero(held), ~held)

@@ -1,0 +1,171 @@
+"""Ridge-embedded retrieval, and its average with reduced-rank ridge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from stretrieve.evaluation.baselines import LinearPredictor, fit_reduced_rank_ridge
+from stretrieve.evaluation.cohort import Sample
+from stretrieve.evaluation.inputs import Inputs, Kind
+from stretrieve.evaluation.lines.base import Family, Fitted, Line, Prediction, Training
+from stretrieve.evaluation.lines.search import average, nearest, unit
+from stretrieve.evaluation.training_data import Matrix
+from stretrieve.models.joint import JointSettings, JointSpace, fit_joint_space
+
+
+@dataclass(frozen=True)
+class FittedJoint(Fitted):
+    """A joint space with the training spots in it.
+
+    Parameters
+    ----------
+    space
+        Maps features and centred expression.
+    genes
+        Genes of the expression side.
+    keys
+        ``(n_spots, dim)`` unit vectors of the training spots' expression.
+    values
+        ``(n_spots, n_genes)`` their expression, centred on its section.
+    profile
+        ``(n_genes,)`` added to every prediction.
+    k
+        Neighbours that are averaged.
+    """
+
+    space: JointSpace
+    genes: tuple[str, ...]
+    keys: Matrix
+    values: Matrix
+    profile: Matrix
+    k: int
+
+    def predict(self, sample: Sample, inputs: Inputs) -> Prediction:
+        """Average the nearest training spots."""
+        embedding = self.space.embed_features(inputs.features(sample)).astype(np.float64)
+        found = nearest(unit(embedding), self.keys, self.k)
+        mean, spread = average(found, self.values)
+        return Prediction(
+            mean + self.profile,
+            doubt=spread.mean(axis=1),
+            neighbours=found.indices,
+            embedding=embedding,
+        )
+
+    def embed_expression(self, sample: Sample) -> Matrix:
+        """Return the section's expression, centred on itself, in the joint space."""
+        truth = np.nan_to_num(sample.truth(self.genes))
+        return self.space.embed_expression(truth - truth.mean(axis=0)).astype(np.float64)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the penalty that was chosen."""
+        return {"alpha": self.space.alpha}
+
+
+class JointLine(Line):
+    """Ridge from features into 16 expression components; the nearest spots there are averaged."""
+
+    name = "ridge-retrieval"
+    title = "ridge-embedded retrieval"
+    family = Family.RETRIEVAL
+
+    def fit(self, training: Training, *, seed: int) -> FittedJoint:
+        """Fit the joint space; its penalty is chosen on held-out training patients."""
+        del seed
+        centred = [t - t.mean(axis=0) for t in training.truth]
+        space = fit_joint_space(
+            [training.inputs.features(s, Kind.QUERY) for s in training.samples],
+            centred,
+            groups=[s.patient for s in training.samples],
+            settings=JointSettings(),
+        )
+        values = np.concatenate(centred)
+        return FittedJoint(
+            space,
+            training.genes,
+            unit(space.embed_expression(values)),
+            values,
+            np.mean([t.mean(axis=0) for t in training.truth], axis=0),
+            training.settings.top_k,
+        )
+
+
+@dataclass(frozen=True)
+class FittedAverage(Fitted):
+    """Two predictions on one scale per gene, averaged.
+
+    Parameters
+    ----------
+    linear, joint
+        Both predictors.
+    scales
+        ``(2, n_genes)`` what each is divided by: the standard deviation of its predictions of
+        held-out training sections.
+    """
+
+    linear: LinearPredictor
+    joint: FittedJoint
+    scales: Matrix
+
+    def predict(self, sample: Sample, inputs: Inputs) -> Prediction:
+        """Average both."""
+        first = self.linear.predict(inputs.features(sample)) - self.joint.profile
+        second = self.joint.predict(sample, inputs)
+        scales = np.where(self.scales > 0, self.scales, np.inf)
+        mixed = (first / scales[0] + (second.mean - self.joint.profile) / scales[1]) / 2
+        mean = self.joint.profile + mixed * self.scales.mean(axis=0)
+        return replace(second, mean=mean)
+
+    def embed_expression(self, sample: Sample) -> Matrix:
+        """Return the section's expression in the joint space."""
+        return self.joint.embed_expression(sample)
+
+
+class AverageLine(Line):
+    """Reduced-rank ridge averaged with ridge-embedded retrieval, each standardised per gene."""
+
+    name = "average"
+    title = "average of reduced-rank ridge and retrieval"
+    family = Family.RETRIEVAL
+
+    def fit(self, training: Training, *, seed: int) -> FittedAverage:
+        """Fit both; their scales come from training sections that were held out in turn."""
+        held = [_held_out(inner, out, seed=seed) for inner, out in inner_splits(training)]
+        scales = np.stack([np.concatenate(side).std(axis=0) for side in zip(*held, strict=True)])
+        linear = fit_reduced_rank_ridge(training.data())
+        return FittedAverage(linear, JointLine().fit(training, seed=seed), scales)
+
+
+def inner_splits(training: Training) -> Iterator[tuple[Training, tuple[Sample, ...]]]:
+    """Hold out each training patient once; sections where there is one patient, else nothing.
+
+    Yields
+    ------
+    tuple
+        What is left to learn from, and the sections that were held out. With a single section both
+        are that section.
+    """
+    samples = training.samples
+    names = [s.patient for s in samples]
+    if len(set(names)) == 1:
+        names = [s.name for s in samples]
+    if len(set(names)) == 1:
+        yield training, samples
+        return
+    for name in sorted(set(names)):
+        kept = tuple(s for s, n in zip(samples, names, strict=True) if n != name)
+        out = tuple(s for s, n in zip(samples, names, strict=True) if n == name)
+        yield replace(training, samples=kept), out
+
+
+def _held_out(inner: Training, out: tuple[Sample, ...], *, seed: int) -> tuple[Matrix, Matrix]:
+    """Return both predictions of held-out sections, minus the profile."""
+    linear = fit_reduced_rank_ridge(inner.data())
+    joint = JointLine().fit(inner, seed=seed)
+    first = [linear.predict(inner.inputs.features(s)) - linear.profile for s in out]
+    second = [joint.predict(s, inner.inputs).mean - joint.profile for s in out]
+    return np.concatenate(first), np.concatenate(second)
