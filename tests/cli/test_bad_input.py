@@ -156,6 +156,41 @@ def test_missing_slide_and_slide_that_is_none(cli, reference, tmp_path):
     assert_refused(result, code=3, words=["bad.svs"], nothing_at=out)
 
 
+def test_one_line_stands_alone_whatever_went_before(reference, tmp_path):
+    """A large picture is announced with a warning; when it turns out to be broken, only that is said."""
+    slide, out = tmp_path / "big.jpg", tmp_path / "q.h5ad"
+    picture = np.random.default_rng(0).integers(0, 255, (4200, 4000, 1), np.uint8)
+    Image.fromarray(picture.repeat(3, axis=2)).save(slide, quality=30)
+    slide.write_bytes(slide.read_bytes()[:200_000])
+    command = [sys.executable, "-m", "stretrieve", "query", slide, "--ref", reference, "--out", out]
+    done = subprocess.run(
+        [*map(str, command), "--mpp", "0.5"], capture_output=True, text=True, timeout=120
+    )
+    assert_refused((done.returncode, done.stdout, done.stderr), code=3, words=["big.jpg", "truncated"],
+                   nothing_at=out)  # fmt: skip
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_warnings_held_back_appear_when_all_went_well(caplog):
+    import logging
+
+    from stretrieve.cli._warnings import held_warnings
+    from stretrieve.errors import SlideError
+
+    log = logging.getLogger("stretrieve.slides.base")
+    with held_warnings():
+        log.warning("slow")
+        assert not caplog.records
+    assert caplog.messages == ["slow"]
+    with pytest.raises(SlideError), held_warnings():
+        log.warning("dropped")
+        raise SlideError("broken")
+    with pytest.raises(ValueError, match="bug"), held_warnings():
+        log.warning("kept")
+        raise ValueError("bug")
+    assert caplog.messages == ["slow", "kept"]
+
+
 def test_blank_slide(cli, reference, tmp_path):
     Image.fromarray(np.full((600, 600, 3), 255, np.uint8)).save(tmp_path / "blank.png")
     out = tmp_path / "q.h5ad"
@@ -253,6 +288,17 @@ def test_interrupted_build_leaves_no_reference_and_resumes(cli, sheet, tmp_path,
     assert '"spots": 192' in printed
     assert (out / "manifest.json").is_file()
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_an_interrupt_inside_a_string_of_source_keeps_the_exit_code(tmp_path):
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\n"
+        "from stretrieve.cli._errors import run\n"
+        "sys.exit(run(lambda: exec('raise KeyboardInterrupt'), debug=False))\n"
+    )
+    command = [sys.executable, "-m", "interrupted"]
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert process.returncode == 130, process.stderr
 
 
 def test_two_faults_in_one_sheet_are_both_named(cli, tmp_path):
