@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from stretrieve.query import QueryEngine as QueryEngine
     from stretrieve.query import QueryResult as QueryResult
     from stretrieve.query import QuerySettings as QuerySettings
+    from stretrieve.query.search import ReferenceSearch as ReferenceSearch
     from stretrieve.reference import BuildSettings as BuildSettings
     from stretrieve.reference import Reference as Reference
     from stretrieve.reference import build_reference as build_reference
@@ -30,6 +31,7 @@ _PUBLIC = {
     "QueryResult": "query",
     "QuerySettings": "query",
     "Reference": "reference",
+    "ReferenceSearch": "query.search",
     "Section": "spots",
     "StretrieveError": "errors",
     "build_reference": "reference",

@@ -65,7 +65,12 @@ def atomic_path(final: Path) -> Iterator[Path]:
 def write_json(final: Path, data: Any) -> None:
     """Write ``data`` as sorted, indented JSON under ``final`` in one step."""
     with atomic_path(final) as path:
-        path.write_text(json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+        path.write_text(indented_json(data), encoding="utf-8")
+
+
+def indented_json(data: Any) -> str:
+    """Return the one text that :func:`write_json` writes."""
+    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def canonical_json(data: Any) -> str:

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from stretrieve.cli import build_ref, demo, embedders, genes, query, ref
+from stretrieve.cli import (
+    build_ref,
+    demo,
+    embedders,
+    evaluate,
+    genes,
+    query,
+    recipe,
+    ref,
+    retrieve,
+    tissue,
+)
 from stretrieve.cli import check as check_command
 from stretrieve.cli._errors import run
 
@@ -18,11 +29,15 @@ app = typer.Typer(
 )
 app.command("build-ref")(build_ref.build_ref)
 app.command("query")(query.query)
+app.command("evaluate")(evaluate.evaluate)
 app.command("check")(check_command.check)
+app.command("tissue")(tissue.tissue)
+app.command("recipe")(recipe.recipe)
 app.command("demo")(demo.demo)
 app.command("embedders")(embedders.embedders)
 app.add_typer(genes.app, name="genes")
 app.add_typer(ref.app, name="ref")
+app.add_typer(retrieve.app, name="retrieve")
 
 
 def _version(value: bool) -> None:
