@@ -53,6 +53,9 @@ def query(
     species: Annotated[
         str | None, typer.Option(help="Use reference spots of this species only.")
     ] = None,
+    embedder: Annotated[
+        str, typer.Option(help="Embedder that was added to the reference; its own by default.")
+    ] = "",
     genes: Annotated[
         str | None,
         typer.Option(help="Genes to impute: comma-separated, or a file, one a line. Default: all."),
@@ -154,7 +157,7 @@ def query(
     if is_sheet:
         _refuse_beside_sheet(about)
     ask = _Ask(
-        engine=_engine(ref, given, assignments or (), device or ()),
+        engine=_engine(ref, given, assignments or (), device or (), embedder=embedder),
         output=output,
         genes=wanted,
         geojson=geojson,
@@ -183,7 +186,12 @@ class _Ask:
 
 
 def _engine(
-    ref: str, given: dict[str, Any], assignments: Sequence[str], devices: Sequence[str]
+    ref: str,
+    given: dict[str, Any],
+    assignments: Sequence[str],
+    devices: Sequence[str],
+    *,
+    embedder: str,
 ) -> QueryEngine:
     """Return the engine with what the reference was calibrated to, changed by what was given."""
     from stretrieve.cli._settings import load_settings
@@ -200,7 +208,7 @@ def _engine(
     overrides |= {name: value for name, value in given.items() if value is not None}
     settings_from_dict(QuerySettings, overrides)  # faults before anything is opened
     uri, tag = split_tag(ref)
-    reference = Reference.open(uri, tag=tag)
+    reference = Reference.open(uri, tag=tag, embedder=embedder)
     settings = recommended_settings(stored_calibration(reference), overrides)
     return QueryEngine(reference, settings=settings, devices=devices)
 

@@ -83,7 +83,7 @@ class QueryEngine:
         checked = self.reference.embedder
         if not self._devices:
             return (checked,)
-        folder = self.reference.layout.embedder
+        folder = self.reference.layout.embedder_of(self.reference.opened_for)
         return tuple(load_embedder(folder, device=device) for device in self._devices)
 
     def query(

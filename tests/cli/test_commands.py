@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,31 @@ def test_genes_weights_and_centring_options(cli, cohort, reference, tmp_path):
         assert list(adata.var_names) == ["SIM-A1", "SIM-B2"]
         assert all(uid.startswith("s2/") for uid in adata.uns["stretrieve"]["neighbour_spot_uid"])
         np.testing.assert_allclose(adata.obsm["stretrieve_weights"].sum(axis=1), 1)
+
+
+def test_an_added_embedder_answers_by_its_label(cli, cohort, reference, tmp_path):
+    root = shutil.copytree(reference, tmp_path / "REF")
+    code, _, err = cli(
+        "ref", "add-embedder", root, cohort / "train.csv", "--embedder", "colour", "--label", "wide",
+        "--set", "embedder_config.patch_px=32", "--set", "embedder_config.side_um=240", "-q",
+    )  # fmt: skip
+    assert code == 0, err
+    common = ("query", cohort / "s3" / "image.png", "--ref", root, "--mpp", "5", "--json", "-q")
+    common += ("--spots", cohort / "s3" / "spots.tsv")
+    found = []
+    for options in ((), ("--embedder", "wide"), ("--embedder", "wide", "--device", "cpu")):
+        out = tmp_path / f"{len(found)}.h5ad"
+        code, _, err = cli(*common, "--out", out, *options)
+        assert code == 0, err
+        found.append(ad.read_h5ad(out))
+    said = [adata.uns["stretrieve"] for adata in found]
+    assert [one["reference"].get("embedder", "") for one in said] == ["", "wide", "wide"]
+    assert [one["patch_side_um"] for one in said] == [160, 240, 240]
+    assert not np.array_equal(found[0].X, found[1].X)
+    np.testing.assert_array_equal(found[1].X, found[2].X)
+    code, _, err = cli(*common, "--out", tmp_path / "no.h5ad", "--embedder", "third")
+    assert code == 2
+    assert "'third'; expected one of wide" in err
 
 
 def test_presets_are_listed_with_their_licence(cli):
