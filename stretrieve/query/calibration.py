@@ -14,7 +14,7 @@ import numpy.typing as npt
 from stretrieve._files import sha256_text
 from stretrieve.config import settings_from_dict, settings_to_dict
 from stretrieve.errors import ManifestError, explain
-from stretrieve.query.conformal import EPSILON
+from stretrieve.query.conformal import EPSILON, LEVELS
 from stretrieve.query.settings import QuerySettings, RetrievalSettings
 
 FORMAT: Final = 1
@@ -64,9 +64,14 @@ class Calibration:
         return retrieval_part(settings) == self.settings
 
     def intervals(
-        self, mean: Matrix, spread: Matrix, columns: npt.NDArray[np.int64]
+        self,
+        mean: Matrix,
+        spread: Matrix,
+        columns: npt.NDArray[np.int64],
+        *,
+        levels: Sequence[int] = LEVELS,
     ) -> dict[int, Interval]:
-        """Return an interval of each level; ends below 0 become 0.
+        """Return an interval of each level that was calibrated; ends below 0 become 0.
 
         Parameters
         ----------
@@ -74,10 +79,12 @@ class Calibration:
             ``(n_patches, n_genes)`` of a prediction.
         columns
             ``(n_genes,)`` positions of the genes in the pool.
+        levels
+            Nominal coverages wanted, in percent.
         """
         found = {}
-        for level, widths in self.quantiles.items():
-            half = widths[columns] * (spread + EPSILON)
+        for level in (level for level in levels if level in self.quantiles):
+            half = self.quantiles[level][columns] * (spread + EPSILON)
             found[level] = Interval(np.maximum(mean - half, 0.0), np.maximum(mean + half, 0.0))
         return found
 

@@ -8,8 +8,11 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-LEVELS: Final = (80, 90)
-"""Nominal coverage of the intervals that are given, in percent."""
+LEVELS: Final = (50, 80, 90)
+"""Nominal coverage of the intervals that are calibrated, in percent."""
+
+WRITTEN_LEVELS: Final = (80, 90)
+"""Those that a query gives; the others are for judging a calibration."""
 
 EPSILON: Final = 0.1
 """Added to the neighbours' spread, log1p CP10k: neighbours that agree are not certain."""

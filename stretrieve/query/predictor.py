@@ -14,6 +14,7 @@ from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
 from stretrieve.query.blend import Blend, fit_blend
 from stretrieve.query.calibration import Calibration, Interval
+from stretrieve.query.conformal import WRITTEN_LEVELS
 from stretrieve.query.impute import NEGLIGIBLE
 from stretrieve.query.pool import Mask, Pool, gene_columns
 from stretrieve.query.retriever import GENES_PER_BLOCK, Found, PoolFacts, Retriever
@@ -168,7 +169,7 @@ class Predictor:
         intervals = {}
         if self.calibration is not None:
             columns = gene_columns(self.pool, names)
-            intervals = self.calibration.intervals(mean, spread, columns)
+            intervals = self.calibration.intervals(mean, spread, columns, levels=WRITTEN_LEVELS)
         return Prediction(
             tuple(names),
             mean,
