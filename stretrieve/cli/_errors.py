@@ -6,6 +6,7 @@ import errno
 import sys
 from collections.abc import Callable
 
+from stretrieve.cli._interrupt import forget_interrupt
 from stretrieve.errors import ExitCode, StretrieveError
 
 _RESOURCE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE})
@@ -25,7 +26,7 @@ def run(command: Callable[[], int | None], *, debug: bool) -> int:
         code = command() or int(ExitCode.OK)
     except KeyboardInterrupt:
         code = int(ExitCode.INTERRUPTED)
-        _forget_interrupt()
+        forget_interrupt()
     except Exception as error:
         if debug:
             raise
@@ -34,16 +35,6 @@ def run(command: Callable[[], int | None], *, debug: bool) -> int:
     if code == ExitCode.INTERRUPTED:
         _say("interrupted; finished steps are kept")
     return code
-
-
-def _forget_interrupt() -> None:
-    """Let the exit code stand when the interrupt came while Python ran a string of source.
-
-    CPython remembers an interrupt that leaves such a string (a dataclass being made during an
-    import, for one) even where it is caught, and ``python -m`` then dies of the signal after the
-    exit code was chosen. Running another string clears that memory.
-    """
-    exec("")  # noqa: S102
 
 
 def describe(error: Exception) -> tuple[str, int]:

@@ -21,6 +21,7 @@ from stretrieve.cli import (
 )
 from stretrieve.cli import check as check_command
 from stretrieve.cli._errors import run
+from stretrieve.cli._interrupt import certain_interrupts
 
 app = typer.Typer(
     name="stretrieve",
@@ -78,4 +79,6 @@ def root(
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
-    sys.exit(run(lambda: app(standalone_mode=False), debug="--debug" in sys.argv[1:]))
+    with certain_interrupts():
+        code = run(lambda: app(standalone_mode=False), debug="--debug" in sys.argv[1:])
+    sys.exit(code)

@@ -301,6 +301,42 @@ def test_an_interrupt_inside_a_string_of_source_keeps_the_exit_code(tmp_path):
     assert process.returncode == 130, process.stderr
 
 
+_LATE_INTERRUPTS = """
+import atexit, os, signal, sys, weakref
+from stretrieve.cli import app
+
+class Thing: ...
+
+def interrupt(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+
+def command():
+    thing = Thing()
+    reference = weakref.ref(thing, interrupt)
+    del thing
+    import time; time.sleep(20)
+
+when = sys.argv.pop()
+atexit.register(interrupt)
+app.run = lambda *_, **__: 4
+if when == "in a callback":
+    from stretrieve.cli._errors import run
+    app.run = lambda *_, **options: run(command, **options)
+app.main()
+"""
+
+
+@pytest.mark.parametrize(("when", "code"), [("in a callback", 130), ("at shutdown", 4)])
+def test_an_interrupt_is_neither_lost_nor_heard_too_late(tmp_path, when, code):
+    (tmp_path / "late.py").write_text(_LATE_INTERRUPTS)
+    command = [sys.executable, "-m", "late", when]
+    process = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert process.returncode == code, process.stderr
+    assert "Traceback" not in process.stderr
+
+
 def test_two_faults_in_one_sheet_are_both_named(cli, tmp_path):
     files = write_section(tmp_path / "s0", seed=0)
     row = dict.fromkeys(COLUMNS, "") | files | {"section": "s0", "format": "st"}
