@@ -56,7 +56,8 @@ def build_ref(
     from stretrieve.cli._settings import load_settings, put
     from stretrieve.config import settings_from_dict
     from stretrieve.query import calibrate_built
-    from stretrieve.reference import BuildSettings, build_reference
+    from stretrieve.reference import BuildSettings, assist_build, build_reference
+    from stretrieve.training import is_first_process
 
     data = load_settings(config, assignments=assignments or ())
     given: dict[str, Any] = {
@@ -74,6 +75,9 @@ def build_ref(
         if value is not None:
             put(data, path, value)
     settings = settings_from_dict(BuildSettings, data)
+    if not is_first_process():
+        assist_build(sheet, out, settings=settings)
+        return
     reference = build_reference(
         sheet,
         out,

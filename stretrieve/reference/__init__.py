@@ -1,6 +1,6 @@
 """A reference: measured spots, their embeddings, and the search among them."""
 
-from stretrieve.reference.build import build_reference
+from stretrieve.reference.build import assist_build, build_reference
 from stretrieve.reference.changes import (
     add_sections,
     rebuild_indexes,
@@ -24,6 +24,7 @@ __all__ = [
     "Reference",
     "add_embedder",
     "add_sections",
+    "assist_build",
     "build_reference",
     "compact_reference",
     "export_reference",

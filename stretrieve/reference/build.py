@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -95,6 +96,32 @@ def build_reference(
             _finish(work, finish, patches, storage_options, progress)
         work.finish()
     return Reference.open(out, storage_options=storage_options)
+
+
+def assist_build(
+    sections: Sequence[Section] | Path | str,
+    out: Path | str,
+    *,
+    settings: BuildSettings | None = None,
+) -> None:
+    """Share in the training of a build that the first process of a ``torchrun`` job runs.
+
+    For the job's other processes. They read the patches which the first one has decoded, train
+    beside it, and write nothing.
+
+    Parameters
+    ----------
+    sections, out, settings
+        As given to :func:`build_reference` in the first process.
+    """
+    settings = settings or BuildSettings()
+    source, embedder = open_source(sections), _embedder(settings)
+    work = WorkFolder(Path(out).absolute())
+    with training.shared_training(settings.train) as world:
+        if world.agree(wanted=False):
+            _train(
+                work, embedder, _patches(work, source, embedder, settings, SILENT), settings, SILENT
+            )
 
 
 def _embedder(settings: BuildSettings) -> Embedder:
@@ -218,21 +245,35 @@ def _fit(
     if settings.embedder_from and not folder.is_dir():
         with atomic_path(folder) as temporary:
             shutil.copytree(_embedder_folder(settings), temporary)
+    with training.shared_training(settings.train) as world:
+        if world.size > 1:
+            deque(patches, maxlen=0)  # decoded once, for all
+        if world.agree(wanted=not folder.is_dir()):
+            _train(work, embedder, patches, settings, progress)
     if not folder.is_dir():
-        train = settings.train
-        training.fit_embedder(
-            embedder,
-            patches,
-            settings=train if train.seed else replace(train, seed=settings.seed),
-            checkpoint=work.checkpoint,
-            progress=progress,
-        )
         crash_point("save the embedder")
         with atomic_path(folder) as temporary:
             temporary.mkdir()
             embedder.save(temporary)
         crash_point("saved the embedder")
     return load_embedder(folder)
+
+
+def _train(
+    work: WorkFolder,
+    embedder: Embedder,
+    patches: Sequence[SectionPatches],
+    settings: BuildSettings,
+    progress: Progress,
+) -> None:
+    train = settings.train
+    training.fit_embedder(
+        embedder,
+        patches,
+        settings=train if train.seed else replace(train, seed=settings.seed),
+        checkpoint=work.checkpoint,
+        progress=progress,
+    )
 
 
 def _open_store(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stretrieve.training.loop import fit_embedder as fit_embedder
+    from stretrieve.training.loop import shared_training as shared_training
+    from stretrieve.training.parallel import is_first_process as is_first_process
     from stretrieve.training.report import EpochRecord as EpochRecord
     from stretrieve.training.report import TrainReport as TrainReport
     from stretrieve.training.settings import AugmentSettings as AugmentSettings
@@ -24,7 +26,9 @@ _PUBLIC = {
     "TrainReport": "report",
     "TrainSettings": "settings",
     "fit_embedder": "loop",
+    "is_first_process": "parallel",
     "retrieval_quality": "validate",
+    "shared_training": "loop",
 }
 
 __all__ = sorted(_PUBLIC)  # noqa: PLE0605 (derived from one table on purpose)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -144,10 +146,24 @@ def _key(embedder: Embedder, sections: Sequence[SectionPatches], settings: Train
     return sha256_text(canonical_json(facts))
 
 
+@contextlib.contextmanager
+def shared_training(settings: TrainSettings) -> Iterator[World]:
+    """Join the processes of a ``torchrun`` job before, and for, :func:`fit_embedder`.
+
+    Parameters
+    ----------
+    settings
+        The same in all processes; ``device`` decides how they talk.
+    """
+    with open_world(_arithmetic(settings).device) as world:
+        yield world
+
+
 def _arithmetic(settings: TrainSettings) -> Arithmetic:
     name = settings.device
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        own = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+        name = own if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:

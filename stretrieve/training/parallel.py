@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 
 from stretrieve.errors import ConfigError, explain
 from stretrieve.training.batches import Spots
+
+_PATIENCE = timedelta(days=1)
+"""How long processes wait for the first one, which reads slides; ``torchrun`` ends them if it fails."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,23 @@ class World:
                 parameter.grad = torch.zeros_like(parameter)
             torch.distributed.all_reduce(parameter.grad)
 
+    def agree(self, *, wanted: bool) -> bool:
+        """Return what the first process wants; the others wait for its word."""
+        if self.size == 1:
+            return wanted
+        word = torch.tensor([wanted])
+        torch.distributed.broadcast(word, src=0)
+        return bool(word.item())
+
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
             torch.distributed.barrier()
+
+
+def is_first_process() -> bool:
+    """Tell whether this is the process of a ``torchrun`` job that writes files; alone it is."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @contextlib.contextmanager
@@ -94,8 +111,8 @@ def open_world(device: torch.device) -> Iterator[World]:
         return
     begun = not torch.distributed.is_initialized()
     if begun:
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, timeout=_PATIENCE)
     try:
         yield World(torch.distributed.get_rank(), torch.distributed.get_world_size())
     finally:
