@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
+from stretrieve._files import sha256_text
 from stretrieve.config import settings_from_dict, settings_to_dict
 from stretrieve.embedders.base import Embeddings
 from stretrieve.embedders.closed_form import ClosedFormEmbedder
+from stretrieve.embedders.memo import keeps_features, shared_memo
 from stretrieve.errors import ConfigError, explain
-from stretrieve.models.colour import colour_statistics
+from stretrieve.models import colour
 from stretrieve.models.joint import JointSettings
 from stretrieve.slides.types import PatchBatch
 from stretrieve.specs import PatchSpec
@@ -66,7 +70,11 @@ class ColourEmbedder(ClosedFormEmbedder):
         return PatchSpec.single(self.settings.patch_px, side_um=self.settings.side_um)
 
     def _features(self, batch: PatchBatch) -> Embeddings:
-        return colour_statistics(batch.views[0])
+        if not keeps_features():
+            return colour.colour_statistics(batch.views[0])
+        return shared_memo(_code_digest()).encode(
+            batch.views, lambda views: colour.colour_statistics(views[0])
+        )
 
     def to_config(self) -> dict[str, Any]:
         """Return the settings as plain JSON data."""
@@ -82,3 +90,9 @@ class ColourEmbedder(ClosedFormEmbedder):
             When a setting is unknown or wrong.
         """
         return cls(settings_from_dict(ColourSettings, config, where=cls.name))
+
+
+@functools.cache
+def _code_digest() -> str:
+    """Return what kept statistics are known by: there are no weights, the code decides them."""
+    return sha256_text(inspect.getsource(colour))

@@ -76,7 +76,9 @@ class FrozenSettings:
         encoder, patch_px, side_um = self.encoder, 224, 200.0
         if self.preset:
             preset = find_preset(self.preset)
-            encoder = preset.encoder(weights=self.encoder.weights)
+            encoder = dataclasses.replace(
+                preset.encoder(weights=self.encoder.weights), statistics=self.encoder.statistics
+            )
             patch_px, side_um = preset.patch_px, preset.side_um
         shared = {
             f.name: getattr(self, f.name)

@@ -106,7 +106,7 @@ class FeatureMemo:
 
 
 _SHARED: dict[str, FeatureMemo] = {}
-_MAX_SHARED: Final = 2
+_MAX_SHARED: Final = 3
 _FOLDERS: list[Path] = []
 
 
@@ -131,6 +131,11 @@ def kept_features(folder: Path) -> Iterator[None]:
     finally:
         _set_down()
         _FOLDERS.pop()
+
+
+def keeps_features() -> bool:
+    """Say whether a :func:`kept_features` block is open."""
+    return bool(_FOLDERS)
 
 
 def _set_down() -> None:

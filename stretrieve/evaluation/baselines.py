@@ -18,7 +18,7 @@ from scipy import sparse
 
 from stretrieve.evaluation.training_data import Matrix, Scaler, TrainingData
 
-ALPHAS: Final = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0)
+ALPHAS: Final = (1.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 1e4, 3e4, 1e5, 3e5)
 """Ridge penalties to choose from, on standardised features."""
 
 DEFAULT_ALPHA: Final = 1000.0

@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from stretrieve.errors import ConfigError, EmbedderMismatchError, ShapeError, explain
+from stretrieve.models.colour import colour_statistics
 from stretrieve.models.towers import Tower, build_tower
 from stretrieve.models.weights import state_digest
 
 _CHUNK = 64
+_STATISTICS_PX = 64
 
 
 class Pooling(StrEnum):
@@ -54,6 +56,9 @@ class EncoderSettings:
         How tokens become features.
     model_kwargs
         Further arguments of the architecture (for example ``{"pad_type": "same"}``).
+    statistics
+        Append the colour and texture statistics of each patch
+        (:func:`~stretrieve.models.colour.colour_statistics`) to the tower's features.
     licence
         Licence of the weights, to be kept with whatever is made with them; empty for what their
         publisher's configuration says.
@@ -67,6 +72,7 @@ class EncoderSettings:
     std: tuple[float, float, float] | None = None
     pooling: Pooling = Pooling.AUTO
     model_kwargs: dict[str, Any] = field(default_factory=dict)
+    statistics: bool = False
     licence: str = ""
 
     def __post_init__(self) -> None:
@@ -100,6 +106,8 @@ class EncoderDescription:
         Where the weights came from, as far as known.
     sha256
         Digest of the weights in memory, see :func:`~stretrieve.models.weights.state_digest`.
+    statistics
+        Whether colour and texture statistics follow the tower's features.
     """
 
     library: str
@@ -114,6 +122,7 @@ class EncoderDescription:
     revision: str
     licence: str
     sha256: str
+    statistics: bool = False
 
 
 class PatchEncoder(nn.Module, ABC):
@@ -154,6 +163,7 @@ class ImageEncoder(PatchEncoder):
         self.network = tower.network
         self.pooling = settings.pooling
         self.image_px = settings.image_px or tower.fixed_px
+        self.statistics = settings.statistics
         mean, std = settings.mean or tower.mean, settings.std or tower.std
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
@@ -178,6 +188,7 @@ class ImageEncoder(PatchEncoder):
             revision=tower.revision,
             licence=self._licence,
             sha256=state_digest(self.network.state_dict()),
+            statistics=self.statistics,
         )
 
     def prepare(self, patches: Tensor) -> Tensor:
@@ -190,6 +201,12 @@ class ImageEncoder(PatchEncoder):
 
     def forward(self, patches: Tensor) -> Tensor:
         """Map uint8 RGB patches ``(batch, height, width, 3)`` to features ``(batch, dim)``."""
+        features = self._tower_features(patches)
+        if not self.statistics:
+            return features
+        return torch.cat([features, _statistics(patches).to(features)], dim=1)
+
+    def _tower_features(self, patches: Tensor) -> Tensor:
         pixels = self.prepare(patches)
         if self.pooling is Pooling.AUTO:
             return cast("Tensor", self.network(pixels))
@@ -228,6 +245,15 @@ class ImageEncoder(PatchEncoder):
     def _measure_dim(self, native_px: int) -> int:
         side = self.image_px or native_px
         return int(self(torch.zeros(1, side, side, 3, dtype=torch.uint8)).shape[-1])
+
+
+def _statistics(patches: Tensor) -> Tensor:
+    """Return colour and texture statistics of uint8 patches, on at most 64 px a side."""
+    pixels = patches.detach().cpu().permute(0, 3, 1, 2).float()
+    if max(pixels.shape[-2:]) > _STATISTICS_PX:
+        pixels = functional.adaptive_avg_pool2d(pixels, _STATISTICS_PX)
+    small = pixels.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return torch.from_numpy(colour_statistics(small))
 
 
 def create_encoder(settings: EncoderSettings) -> ImageEncoder:
@@ -285,6 +311,7 @@ def restore_encoder(description: EncoderDescription, state: Mapping[str, Tensor]
             mean=description.mean,
             std=description.std,
             pooling=description.pooling,
+            statistics=description.statistics,
         ),
     )
     check_same(encoder.describe(), description)
@@ -299,7 +326,9 @@ def check_same(got: EncoderDescription, expected: EncoderDescription) -> None:
     EmbedderMismatchError
         Naming the first field that differs.
     """
-    for name in ("architecture", "pooling", "image_px", "mean", "std", "dim", "sha256"):
+    for name in (
+        "architecture", "pooling", "image_px", "mean", "std", "statistics", "dim", "sha256",
+    ):  # fmt: skip
         a, b = getattr(got, name), getattr(expected, name)
         if a != b:
             raise EmbedderMismatchError(

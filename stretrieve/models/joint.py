@@ -14,7 +14,7 @@ from stretrieve.errors import ConfigError, ShapeError, explain
 
 Matrix = npt.NDArray[np.float64]
 
-ALPHAS: Final = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0, 30000.0)
+ALPHAS: Final = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 1e4, 3e4, 1e5, 3e5)
 _EXPRESSION_PCS: Final = 64
 _MAX_FOLDS: Final = 5
 

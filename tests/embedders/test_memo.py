@@ -8,6 +8,7 @@ import pytest
 from stretrieve.embedders import create_embedder, kept_features
 from stretrieve.embedders import memo as module
 from stretrieve.embedders.memo import FeatureMemo
+from stretrieve.models import colour
 from stretrieve.models.encoders import ImageEncoder
 from stretrieve.testing.toy import toy_batch, toy_section
 
@@ -86,6 +87,20 @@ def test_kept_features_serve_another_embedder_of_the_same_backbone(tmp_path, mon
         assert np.abs(seeded.encode_patches(batch) - expected).max() > 0
     assert passes
     assert len(list(tmp_path.glob("*.npz"))) == 2
+
+
+def test_colour_statistics_are_kept_within_the_block_only(tmp_path, monkeypatch):
+    embedder = create_embedder("colour")
+    batch = toy_batch(toy_section(embedder.spec, section="s", patient="p", n_spots=4), range(4))
+    passes, real = [], colour.colour_statistics
+    monkeypatch.setattr(
+        colour, "colour_statistics", lambda patches: passes.append(len(patches)) or real(patches)
+    )
+    expected = embedder.encode_patches(batch)
+    for _ in range(2):
+        with kept_features(tmp_path):
+            np.testing.assert_array_equal(embedder.encode_patches(batch), expected)
+    assert passes == [4, 4], "once outside, once in the first block"
 
 
 def test_outside_the_block_nothing_is_written(tmp_path):

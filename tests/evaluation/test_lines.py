@@ -11,10 +11,13 @@ from scipy import sparse
 from stretrieve.embedders import EMBEDDERS
 from stretrieve.embedders.colour import ColourEmbedder
 from stretrieve.errors import UnknownNameError
+from stretrieve.evaluation.cohort import Sample
 from stretrieve.evaluation.inputs import _leading_axes, query_genes
 from stretrieve.evaluation.lines import Family, choose_lines
 from stretrieve.evaluation.lines.base import Training
 from stretrieve.evaluation.lines.control import derangement
+from stretrieve.evaluation.lines.engine import EngineLine
+from stretrieve.evaluation.lines.joint import inner_splits
 from stretrieve.evaluation.lines.search import average, nearest
 from stretrieve.evaluation.settings import EvaluationSettings, Query
 from tests.evaluation.settings import SETTINGS
@@ -164,6 +167,30 @@ def test_the_engine_chooses_on_training_patients_and_gives_intervals(fold):
     truth = test.truth(fold.training.genes)
     assert 0.75 < ((truth >= low) & (truth <= high)).mean() <= 1
     assert {"changes", "candidates", "inflation"} <= set(fitted.facts())
+
+
+def test_many_training_patients_are_held_out_in_five_groups(bench, fold):
+    section = bench.samples[0].section
+    samples = tuple(
+        Sample(dataclasses.replace(section, meta=dataclasses.replace(section.meta, patient=p)))
+        for p in "ABCDEFG"
+    )
+    splits = list(inner_splits(dataclasses.replace(fold.training, samples=samples)))
+    assert [[s.patient for s in out] for _, out in splits] == [
+        ["A", "F"], ["B", "G"], ["C"], ["D"], ["E"],
+    ]  # fmt: skip
+    for inner, out in splits:
+        assert sorted(s.patient for s in (*inner.samples, *out)) == list("ABCDEFG")
+
+
+def test_the_engine_sees_colour_beside_the_backbone():
+    backbone = {"encoder": {"backbone": "test_resnet"}, "patch_px": 32}
+    settings = dataclasses.replace(SETTINGS, backbone=backbone)
+    without = dataclasses.replace(settings, embedder_config={"engine": {"statistics": False}})
+    for asked, expected in ((settings, True), (without, False)):
+        config = EngineLine(asked)._base.configuration(seed=0)
+        assert config["encoder"].get("statistics", False) is expected
+        assert config["encoder"]["backbone"] == "test_resnet"
 
 
 def test_the_engine_on_one_training_section_falls_back_to_its_defaults(bench, fold):

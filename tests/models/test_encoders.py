@@ -17,6 +17,7 @@ from stretrieve.errors import (
     InputNotFoundError,
     ShapeError,
 )
+from stretrieve.models.colour import STATISTICS, colour_statistics
 from stretrieve.models.encoders import (
     EncoderSettings,
     Pooling,
@@ -161,6 +162,29 @@ def test_restored_encoder_is_the_same_or_refused():
     del state["conv1.0.weight"]
     with pytest.raises(EmbedderMismatchError, match="stored weights"):
         restore_encoder(encoder.describe(), state)
+
+
+def test_colour_statistics_stand_beside_the_towers_features():
+    settings = EncoderSettings(backbone=TINY, statistics=True)
+    plain, both = create_encoder(dataclasses.replace(settings, statistics=False)), create_encoder(
+        settings
+    )  # fmt: skip
+    patches = _patches()
+    features = both.encode(patches)
+    assert both.dim == features.shape[1] == plain.dim + len(STATISTICS)
+    np.testing.assert_array_equal(features[:, : plain.dim], plain.encode(patches))
+    np.testing.assert_array_equal(features[:, plain.dim :], colour_statistics(patches))
+    restored = restore_encoder(both.describe(), both.network.state_dict())
+    np.testing.assert_array_equal(restored.encode(patches), features)
+    with pytest.raises(EmbedderMismatchError, match="statistics of the image encoder"):
+        check_same(plain.describe(), both.describe())
+
+
+def test_statistics_of_large_patches_are_those_of_small_ones():
+    large = np.repeat(np.repeat(_patches(2, px=64), 2, axis=1), 2, axis=2)
+    encoder = create_encoder(EncoderSettings(backbone=TINY, statistics=True))
+    found = encoder.encode(large)[:, -len(STATISTICS) :]
+    np.testing.assert_array_equal(found, colour_statistics(_patches(2, px=64)))
 
 
 def test_other_preprocessing_is_a_mismatch():

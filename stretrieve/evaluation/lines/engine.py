@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -129,7 +129,9 @@ class FittedEngine(Fitted):
 
 
 class EngineLine(Line):
-    """Closed-form embedder on the shared backbone, nested choice of settings, intervals.
+    """Closed-form embedder, nested choice of settings, intervals.
+
+    Its features are those of the shared backbone beside colour and texture statistics.
 
     Number of neighbours, weights, fusion of both similarities, centring, balance of patients and the
     share of the regression are chosen, and interval widths measured, on training patients that were
@@ -138,7 +140,8 @@ class EngineLine(Line):
     Parameters
     ----------
     settings
-        Settings of the evaluation; ``embedder_config["engine"]`` may name another ``embedder``.
+        Settings of the evaluation; ``embedder_config["engine"]`` may name another ``embedder``, and
+        leave the colour ``statistics`` out.
     """
 
     name = NAME
@@ -146,8 +149,11 @@ class EngineLine(Line):
     family = Family.ENGINE
 
     def __init__(self, settings: EvaluationSettings) -> None:
-        asked = settings.embedder_config.get(NAME, {}).get("embedder")
-        self.embedder = asked or ("frozen" if settings.backbone is not None else "colour")
+        asked = settings.embedder_config.get(NAME, {})
+        plain = "frozen" if settings.backbone is not None else "colour"
+        self.embedder = asked.get("embedder", plain)
+        if asked.get("statistics", True):
+            settings = _with_statistics(settings)
         self._base = EmbedderLine(self.embedder, settings)
         self.stochastic = self._base.stochastic
 
@@ -173,6 +179,14 @@ class EngineLine(Line):
             pool = _pool(self._space(inner, seed), training)
             folds.append(_held_out(pool, out))
         return calibrate(folds, refitted=True, progress=training.progress)
+
+
+def _with_statistics(settings: EvaluationSettings) -> EvaluationSettings:
+    """Return the settings with a backbone whose features hold colour statistics, too."""
+    if settings.backbone is None:
+        return settings
+    encoder = {**settings.backbone.get("encoder", {}), "statistics": True}
+    return replace(settings, backbone={**settings.backbone, "encoder": encoder})
 
 
 def _has_images(inputs: Inputs) -> bool:

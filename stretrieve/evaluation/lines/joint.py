@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from stretrieve.evaluation.lines.base import Family, Fitted, Line, Prediction, T
 from stretrieve.evaluation.lines.search import average, nearest, unit
 from stretrieve.evaluation.training_data import Matrix
 from stretrieve.models.joint import JointSettings, JointSpace, fit_joint_space
+
+MAX_INNER_FOLDS: Final = 5
+"""More training patients than this are held out in that many groups."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,9 @@ class AverageLine(Line):
 def inner_splits(training: Training) -> Iterator[tuple[Training, tuple[Sample, ...]]]:
     """Hold out each training patient once; sections where there is one patient, else nothing.
 
+    More than :data:`MAX_INNER_FOLDS` patients are dealt out to that many groups, in the order of
+    their names.
+
     Yields
     ------
     tuple
@@ -156,9 +162,10 @@ def inner_splits(training: Training) -> Iterator[tuple[Training, tuple[Sample, .
     if len(set(names)) == 1:
         yield training, samples
         return
-    for name in sorted(set(names)):
-        kept = tuple(s for s, n in zip(samples, names, strict=True) if n != name)
-        out = tuple(s for s, n in zip(samples, names, strict=True) if n == name)
+    groups = {name: i % MAX_INNER_FOLDS for i, name in enumerate(sorted(set(names)))}
+    for group in sorted(set(groups.values())):
+        kept = tuple(s for s, n in zip(samples, names, strict=True) if groups[n] != group)
+        out = tuple(s for s, n in zip(samples, names, strict=True) if groups[n] == group)
         yield replace(training, samples=kept), out
 
 
