@@ -95,6 +95,13 @@ class Embedder(ABC):
     def encode_patches(self, batch: PatchBatch) -> Embeddings:
         """Return the backbone's features ``(n_patches, feature_dim)`` of one batch."""
 
+    def encode_once(self, batch: PatchBatch) -> Embeddings:
+        """Return what :meth:`encode_patches` returns, for patches that are not going to come again.
+
+        An embedder that remembers features looks nothing up here and keeps nothing.
+        """
+        return self.encode_patches(batch)
+
     @abstractmethod
     def project_patches(self, features: Embeddings, xy_um: npt.NDArray[np.float64]) -> Embeddings:
         """Map features of a whole slide into the joint space.

@@ -138,10 +138,21 @@ class BimodalCore(Embedder):
         EmbedderMismatchError
             When the patches are not what :attr:`spec` asks for.
         """
-        check_batch(batch, self.spec, name=self.name)
         if self.settings.backbone_stages != 0:
-            return self._encoder.encode_views(batch.views)
+            return self.encode_once(batch)
+        check_batch(batch, self.spec, name=self.name)
         return self._memo().encode(batch.views, self._encoder.encode_views)
+
+    def encode_once(self, batch: PatchBatch) -> Embeddings:
+        """Return :meth:`encode_patches` without the memory of earlier patches.
+
+        Raises
+        ------
+        EmbedderMismatchError
+            When the patches are not what :attr:`spec` asks for.
+        """
+        check_batch(batch, self.spec, name=self.name)
+        return self._encoder.encode_views(batch.views)
 
     def _memo(self) -> FeatureMemo:
         """Return what is remembered of a frozen tower's features."""

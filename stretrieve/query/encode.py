@@ -77,7 +77,7 @@ def encode_groups(
 def _encoded(
     batches: Iterator[PatchBatch], embedders: Sequence[Embedder]
 ) -> Iterator[tuple[PatchBatch, Embeddings]]:
-    encoders = [ThriftyEncoder(embedder.encode_patches) for embedder in embedders]
+    encoders = [ThriftyEncoder(embedder.encode_once) for embedder in embedders]
     if len(encoders) == 1:
         for batch in batches:
             yield batch, encoders[0](batch)

@@ -103,6 +103,17 @@ def test_colour_statistics_are_kept_within_the_block_only(tmp_path, monkeypatch)
     assert passes == [4, 4], "once outside, once in the first block"
 
 
+def test_patches_that_come_once_are_not_remembered():
+    embedder = create_embedder("bleep", CONFIG)
+    batch = toy_batch(toy_section(embedder.spec, section="s", patient="p", n_spots=5), range(5))
+    remembered = embedder._memo()
+    remembered.clear()
+    once = embedder.encode_once(batch)
+    assert len(remembered) == 0
+    np.testing.assert_array_equal(once, embedder.encode_patches(batch))
+    assert len(remembered) == 5
+
+
 def test_outside_the_block_nothing_is_written(tmp_path):
     with kept_features(tmp_path):
         assert module.shared_memo("a" * 64) is module.shared_memo("a" * 64)

@@ -147,7 +147,9 @@ def test_cellxgene_misses_nothing_but_counts(ask, folder):
     """What docs/output.md tells a curator to add; raw counts of a prediction do not exist."""
     program = os.environ.get("CELLXGENE_SCHEMA") or shutil.which("cellxgene-schema")
     if not program:
-        pytest.skip("no cellxgene-schema on PATH or in CELLXGENE_SCHEMA; it needs a venv of its own")
+        pytest.skip(
+            "no cellxgene-schema on PATH or in CELLXGENE_SCHEMA; it needs a venv of its own"
+        )
     adata = ad.read_h5ad(ask("q.h5ad"))
     adata = adata[np.unique(adata.X[:, :4], axis=0, return_index=True)[1], :4].copy()
     adata.var_names = ENSEMBL  # as of a reference built with Ensembl ids

@@ -215,7 +215,7 @@ def test_batches_halve_when_memory_runs_out_and_nothing_changes(
 ):
     wanted = ask(reference, question)
     embedder = reference.embedder
-    plain, seen = embedder.encode_patches, []
+    plain, seen = embedder.encode_once, []
 
     def encode(batch):
         seen.append(len(batch))
@@ -223,13 +223,13 @@ def test_batches_halve_when_memory_runs_out_and_nothing_changes(
             np.empty((1 << 62,), dtype=np.uint8)  # the allocator itself refuses
         return plain(batch)
 
-    monkeypatch.setattr(embedder, "encode_patches", encode)
+    monkeypatch.setattr(embedder, "encode_once", encode)
     settings = dataclasses.replace(SETTINGS, batch_size=64)
     assert_same(ask(reference, question, settings=settings), wanted)
     assert seen[:3] == [64, 32, 16]
     assert "16 patches at a time" in caplog.text
 
-    monkeypatch.setattr(embedder, "encode_patches", lambda b: np.empty((1 << 62,), np.uint8))
+    monkeypatch.setattr(embedder, "encode_once", lambda b: np.empty((1 << 62,), np.uint8))
     with pytest.raises(ResourceError, match="16 patches"):
         ask(reference, question, settings=settings)
 
@@ -302,6 +302,42 @@ def test_graph_embedders_see_the_whole_slide(sections, tmp_path, monkeypatch):
     out = tmp_path / "q.h5ad"
     QueryEngine(reference, settings=SETTINGS).query_to(out, question)
     assert_same(ad.read_h5ad(out), wanted)
+
+
+@pytest.fixture(scope="module")
+def trained(sections, tmp_path_factory):
+    """A reference whose embedder is a network that was trained for an epoch from seeded weights."""
+    from stretrieve import BuildSettings, build_reference
+    from stretrieve.training import TrainSettings
+
+    config = {
+        "encoder": {"backbone": "mobilenetv2_100"},
+        "patch_px": 64,
+        "side_um": 320.0,
+        "backbone_stages": 1,
+    }
+    settings = BuildSettings(
+        embedder="bleep", embedder_config=config, train=TrainSettings(epochs=1, batch_size=32)
+    )
+    return build_reference(sections[:2], tmp_path_factory.mktemp("net") / "REF", settings=settings)
+
+
+def test_a_network_predicts_the_same_in_batches_of_any_size(trained, sections):
+    import torch
+
+    section = sections[3]
+    some = slice(33)  # one more than batches hold: alone it rounds differently
+    spots = SpotPositions(section.spot_ids[some], section.xy[some])
+    question = Question(section.image, mpp=5.0, spots=spots)
+    wanted = ask(trained, question)
+    threads = torch.get_num_threads()
+    try:
+        for batch_size, workers, n in ((64, 1, 1), (1, 2, 2), (100, 1, 2)):
+            torch.set_num_threads(n)
+            settings = dataclasses.replace(SETTINGS, batch_size=batch_size, workers=workers)
+            assert_same(ask(trained, question, settings=settings), wanted)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_grouping_covers_every_row_once():
