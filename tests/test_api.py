@@ -9,6 +9,7 @@ import stretrieve
 HEAVY = (
     "torch", "timm", "open_clip", "faiss", "lancedb", "pyarrow", "pandas", "anndata", "scipy", "sklearn",
     "skimage", "openslide", "matplotlib", "tifffile", "PIL", "h5py",
+    "numba", "llvmlite",
 )  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from stretrieve.query.pool import Mask, Pool, Positions, gene_columns
+from stretrieve.query.impute import Imputed, WeightMatrix, impute
+from stretrieve.query.pool import Mask, Pool, Positions, gene_columns, stored_rows
 from stretrieve.query.settings import Centring
 
 _SPOTS_PER_BLOCK = 4096
@@ -51,7 +52,7 @@ def section_profiles(pool: Pool) -> SectionProfiles:
 
 
 class ExpressionSource:
-    """Reads values of measured spots for imputation.
+    """Reads and averages values of measured spots.
 
     Parameters
     ----------
@@ -90,3 +91,14 @@ class ExpressionSource:
         if self._offsets is not None:
             values -= self._offsets[:, columns][sections]
         return values, self._pool.measured[:, columns][sections]
+
+    def average(self, matrix: WeightMatrix, genes: Sequence[str]) -> Imputed:
+        """Average the values of the spots in use."""
+        columns = gene_columns(self._pool, genes)
+        return impute(
+            matrix.matrix,
+            stored_rows(self._pool, matrix.used, genes),
+            measured=self._pool.measured[:, columns],
+            offsets=None if self._offsets is None else self._offsets[:, columns],
+            groups=self._pool.section_index[matrix.used],
+        )

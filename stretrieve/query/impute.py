@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import sparse
 
 from stretrieve.errors import ShapeError, explain
+from stretrieve.indexes.rescore import for_parts
+
+if TYPE_CHECKING:
+    from stretrieve.query.kernel import Moments, Votes
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -16,11 +22,14 @@ Mask = npt.NDArray[np.bool_]
 
 NEGLIGIBLE = 1e-12
 """A neighbour of this weight or less does not vote (weights of a query sum to 1)."""
+_QUERIES_PER_THREAD = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Imputed:
     """Imputed expression of some genes; every array is ``(n_query, n_genes)``.
+
+    ``n_effective`` and ``coverage`` are read-only where all genes share one column.
 
     Parameters
     ----------
@@ -63,15 +72,76 @@ class WeightMatrix:
                 explain("neighbour weights", got=weights.shape, expected=f"{indices.shape}")
             )
         rows, columns = np.nonzero((indices >= 0) & (weights > NEGLIGIBLE))
-        used, inverse = np.unique(indices[rows, columns], return_inverse=True)
+        positions = indices[rows, columns]
+        there = np.zeros(positions.max(initial=-1) + 1, dtype=np.bool_)
+        there[positions] = True
+        used = np.flatnonzero(there)
+        place = np.cumsum(there) - 1
+        pointers = np.searchsorted(rows, np.arange(len(indices) + 1))
         matrix = sparse.csr_matrix(
-            (weights[rows, columns], (rows, inverse.ravel())), shape=(len(indices), len(used))
+            (weights[rows, columns], place[positions], pointers), shape=(len(indices), len(used))
         )
-        return cls(matrix, used.astype(np.int64))
+        matrix.sum_duplicates()
+        return cls(matrix, used)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Expression of some spots where it lies in memory, so that none has to be copied.
+
+    Parameters
+    ----------
+    values
+        ``(n_rows, n_columns)`` dense, or CSR in canonical order.
+    rows
+        ``(n_spots,)`` row of each spot.
+    genes
+        Columns of the genes.
+    """
+
+    values: npt.NDArray[Any] | sparse.csr_matrix
+    rows: Indices
+    genes: slice
+
+    @classmethod
+    def of(
+        cls,
+        values: npt.ArrayLike | sparse.csr_matrix,
+        rows: Indices | None = None,
+        genes: slice | None = None,
+    ) -> StoredRows:
+        """Take all rows and columns unless told otherwise."""
+        if sparse.issparse(values):
+            values = sparse.csr_matrix(values)
+            values = values if values.has_canonical_format else _canonical(values)
+        else:
+            values = np.asarray(values)
+            if values.ndim != 2:
+                raise ShapeError(
+                    explain("expression", got=values.shape, expected="(n_spots, n_genes)")
+                )
+        rows = np.arange(values.shape[0]) if rows is None else rows
+        return cls(values, rows, genes or slice(0, values.shape[1]))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of spots and genes."""
+        return len(self.rows), self.genes.stop - self.genes.start
+
+
+def _canonical(values: sparse.csr_matrix) -> sparse.csr_matrix:
+    copy = values.copy()
+    copy.sum_duplicates()
+    return copy
 
 
 def impute(
-    weights: sparse.csr_matrix, expression: npt.ArrayLike, *, measured: Mask | None = None
+    weights: sparse.csr_matrix,
+    expression: npt.ArrayLike | sparse.csr_matrix | StoredRows,
+    *,
+    measured: Mask | None = None,
+    offsets: Floats | None = None,
+    groups: Indices | None = None,
 ) -> Imputed:
     """Average neighbours' expression, letting only those vote that measured the gene.
 
@@ -80,36 +150,70 @@ def impute(
     weights
         ``(n_query, n_used)`` non-negative weights, rows summing to 1 (or 0: no neighbours).
     expression
-        ``(n_used, n_genes)`` dense values, for example log1p CP10k.
+        ``(n_used, n_genes)`` values, for example log1p CP10k; sparse ones are never made dense.
     measured
-        ``(n_used, n_genes)`` True where the spot's dataset measured the gene; all when ``None``.
+        ``(n_groups, n_genes)`` True where a group of spots measured the gene; all when ``None``.
+    offsets
+        ``(n_groups, n_genes)`` subtracted from the values of a group; 0 when ``None``.
+    groups
+        ``(n_used,)`` group of each spot, for instance its section; every spot is one when ``None``.
 
     Notes
     -----
     ``y = sum_j w_j o_j x_j / sum_j w_j o_j`` with ``o`` the mask; a missing value is never read as 0.
     """
-    values = np.asarray(expression, dtype=np.float64)
-    shape = (weights.shape[0], values.shape[1] if values.ndim == 2 else -1)
-    if values.ndim != 2 or values.shape[0] != weights.shape[1]:
-        raise ShapeError(
-            explain("expression", got=values.shape, expected=f"({weights.shape[1]}, n_genes)")
-        )
-    if measured is None or bool(measured.all()):
-        total = np.broadcast_to(np.asarray(weights.sum(axis=1)).reshape(-1, 1), shape)
-        squares = np.broadcast_to(np.asarray(weights.power(2).sum(axis=1)).reshape(-1, 1), shape)
-    else:
-        votes = measured.astype(np.float64)
-        values = np.where(measured, values, 0.0)
-        total = weights @ votes
-        squares = weights.power(2) @ votes
-    return _moments(weights, values, total, squares)
+    from stretrieve.query import kernel
+
+    stored = expression if isinstance(expression, StoredRows) else StoredRows.of(expression)
+    if stored.shape[0] != weights.shape[1]:
+        expected = f"({weights.shape[1]}, n_genes)"
+        raise ShapeError(explain("expression", got=stored.shape, expected=expected))
+    n_query, n_genes = weights.shape[0], stored.shape[1]
+    groups = np.arange(stored.shape[0]) if groups is None else groups
+    votes = _votes(weights, stored, groups, measured, offsets)
+    shape = (n_query, n_genes if len(votes.measured) else min(n_genes, 1))
+    out = kernel.Moments(
+        np.empty((n_query, n_genes)), np.empty((n_query, n_genes)), np.empty(shape), np.empty(shape)
+    )
+    for_parts(_filler(votes, stored, out), n_query, least=_QUERIES_PER_THREAD)
+    n_effective, coverage = (
+        np.broadcast_to(part, out.mean.shape) for part in (out.n_effective, out.coverage)
+    )
+    return Imputed(out.mean, out.spread, n_effective, coverage)
 
 
-def _moments(weights: sparse.csr_matrix, values: Floats, total: Floats, squares: Floats) -> Imputed:
-    some = total > 0
-    empty = np.full(total.shape, np.nan)
-    mean = np.divide(weights @ values, total, out=empty.copy(), where=some)
-    second = np.divide(weights @ values**2, total, out=empty.copy(), where=some)
-    spread = np.sqrt(np.maximum(second - mean**2, 0.0))
-    n_effective = np.divide(total**2, squares, out=np.zeros(total.shape), where=some)
-    return Imputed(mean, spread, n_effective, np.array(total))
+def _votes(
+    weights: sparse.csr_matrix,
+    stored: StoredRows,
+    groups: Indices,
+    measured: Mask | None,
+    offsets: Floats | None,
+) -> Votes:
+    """Return who votes for what; no groups where all vote for all genes with plain values."""
+    from stretrieve.query.kernel import Votes
+
+    used = np.flatnonzero(np.bincount(groups))
+    if offsets is None and (measured is None or measured[used].all()):
+        offsets = measured = None
+        used = used[:0]
+    shape = (int(used.max(initial=-1)) + 1, stored.shape[1])
+    return Votes(
+        weights.indptr.astype(np.int64),
+        stored.rows[weights.indices],
+        weights.data.astype(np.float64),
+        groups[weights.indices],
+        np.zeros(shape) if offsets is None else offsets,
+        np.ones(shape, dtype=np.bool_) if measured is None else measured,
+    )
+
+
+def _filler(votes: Votes, stored: StoredRows, out: Moments) -> Callable[[slice], None]:
+    """Return what fills in the moments of some queries."""
+    from stretrieve.query import kernel
+
+    if isinstance(stored.values, np.ndarray):
+        values = stored.values[:, stored.genes]
+        return lambda part: kernel.dense_moments(votes, values, part.start, part.stop, out)
+    matrix: Any = stored.values
+    entries = kernel.Entries(matrix.indptr, matrix.indices, matrix.data, stored.genes.start)
+    return lambda part: kernel.sparse_moments(votes, entries, part.start, part.stop, out)

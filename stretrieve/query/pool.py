@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
 from stretrieve.errors import ConfigError, ShapeError, explain
 from stretrieve.indexes import ExactIndex, Metric, SearchResult
+from stretrieve.query.impute import StoredRows
 
 Positions = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -60,6 +61,14 @@ class Pool(Protocol):
         self, positions: Positions, genes: Sequence[str] | None = None
     ) -> sparse.csr_matrix:
         """Return log1p CP10k ``(n_positions, n_genes)`` float32."""
+
+
+@runtime_checkable
+class InMemory(Protocol):
+    """A pool whose expression need not be copied to be averaged."""
+
+    def stored_rows(self, positions: Positions, genes: Sequence[str]) -> StoredRows:
+        """Return log1p CP10k of some spots and genes where it lies."""
 
 
 @dataclass(frozen=True)
@@ -217,8 +226,29 @@ class ArrayPool:
         rows = self.expression[positions]
         return rows if genes is None else rows[:, self.genes.index.get_indexer(list(genes))]
 
+    def stored_rows(self, positions: Positions, genes: Sequence[str]) -> StoredRows:
+        """Return log1p CP10k of some spots and genes where it lies, if the genes follow each other."""
+        span = consecutive(gene_columns(self, genes))
+        if span is None:
+            return StoredRows.of(self.log_expression(positions, genes))
+        return StoredRows.of(self.expression, positions, span)
+
 
 def gene_columns(pool: Pool, genes: Sequence[str]) -> npt.NDArray[np.int64]:
     """Return the columns of some genes in a pool's order."""
     columns: npt.NDArray[Any] = pool.genes.index.get_indexer(list(genes))
     return columns.astype(np.int64)
+
+
+def consecutive(columns: npt.NDArray[np.int64]) -> slice | None:
+    """Return the columns as a slice, ``None`` when they do not follow each other."""
+    if len(columns) and (np.diff(columns) == 1).all() and columns[0] >= 0:
+        return slice(int(columns[0]), int(columns[-1]) + 1)
+    return None
+
+
+def stored_rows(pool: Pool, positions: Positions, genes: Sequence[str]) -> StoredRows:
+    """Return log1p CP10k of some spots and genes, without a copy where the pool has it in memory."""
+    if isinstance(pool, InMemory):
+        return pool.stored_rows(positions, genes)
+    return StoredRows.of(pool.log_expression(positions, genes))

@@ -14,7 +14,7 @@ from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
 from stretrieve.errors import ShapeError, explain
 from stretrieve.query.expression import ExpressionSource, SectionProfiles, section_profiles
-from stretrieve.query.impute import Imputed, WeightMatrix, impute
+from stretrieve.query.impute import Imputed, WeightMatrix
 from stretrieve.query.ood import Scores, reference_similarity, unlikeness
 from stretrieve.query.pool import Mask, Pool
 from stretrieve.query.retrieve import Neighbours, retrieve, slide_shift
@@ -180,8 +180,7 @@ class Retriever:
     def average(self, found: Found, genes: Sequence[str]) -> Imputed:
         """Average the neighbours' expression of some genes."""
         matrix = WeightMatrix.build(found.neighbours.indices, found.neighbours.weights)
-        values, measured = self.source.values(matrix.used, genes)
-        return impute(matrix.matrix, values, measured=measured)
+        return self.source.average(matrix, genes)
 
     def similarity(
         self, embedding: npt.NDArray[np.floating], positions: npt.NDArray[np.int64]

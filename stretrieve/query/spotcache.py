@@ -12,7 +12,8 @@ from scipy import sparse
 
 from stretrieve.embedders.base import Embeddings
 from stretrieve.indexes import SearchResult
-from stretrieve.query.pool import Mask, Pool, Positions
+from stretrieve.query.impute import StoredRows
+from stretrieve.query.pool import Mask, Pool, Positions, consecutive
 
 MAX_SPOTS: Final = 4096
 """Spots whose expression is kept; a batch of patches should use no more."""
@@ -38,8 +39,6 @@ class CachedPool:
         self._index = pool.genes.index if everything else pd.Index(list(genes))
         self._kept: Positions = np.empty(0, dtype=np.int64)
         self._rows = sparse.csr_matrix((0, len(self._index)), dtype=np.float32)
-        self._asked: Positions | None = None
-        self._columns = sparse.csc_matrix((0, len(self._index)), dtype=np.float32)
 
     @property
     def spots(self) -> pd.DataFrame:
@@ -85,24 +84,28 @@ class CachedPool:
         self, positions: Positions, genes: Sequence[str] | None = None
     ) -> sparse.csr_matrix:
         """Return log1p CP10k ``(n_positions, n_genes)`` float32."""
-        positions = np.asarray(positions, dtype=np.int64)
         wanted = [str(name) for name in self.genes.index] if genes is None else list(genes)
+        positions = np.asarray(positions, dtype=np.int64)
         columns = self._index.get_indexer(wanted)
-        sorted_once = len(positions) > 0 and bool((np.diff(positions) > 0).all())
-        if (columns < 0).any() or not sorted_once or len(positions) > 2 * MAX_SPOTS:
+        if (columns < 0).any() or not _may_be_kept(positions):
             return self._pool.log_expression(positions, genes)
-        if self._asked is None or not np.array_equal(positions, self._asked):
-            self._columns = self._load(positions).tocsc()
-            self._asked = positions
-        return self._columns[:, columns].tocsr()
+        return self._rows[self._load(positions)][:, columns]
 
-    def _load(self, positions: Positions) -> sparse.csr_matrix:
+    def stored_rows(self, positions: Positions, genes: Sequence[str]) -> StoredRows:
+        """Return log1p CP10k of some spots and genes where it lies, if the genes follow each other."""
+        span = consecutive(self._index.get_indexer(list(genes)))
+        if span is None or not _may_be_kept(positions):
+            return StoredRows.of(self.log_expression(positions, genes))
+        rows = self._load(positions)
+        return StoredRows.of(self._rows, rows, span)
+
+    def _load(self, positions: Positions) -> Positions:
         """Return the rows of ascending positions, reading those that are not kept."""
         new = np.setdiff1d(positions, self._kept, assume_unique=True)
         if len(new):
             fresh = self._pool.log_expression(new, self._genes)
             self._keep(positions, new, fresh)
-        return self._rows[np.searchsorted(self._kept, positions)]
+        return np.searchsorted(self._kept, positions)
 
     def _keep(self, positions: Positions, new: Positions, fresh: sparse.csr_matrix) -> None:
         stay = np.ones(len(self._kept), dtype=bool)
@@ -111,4 +114,10 @@ class CachedPool:
         together = np.concatenate([self._kept[stay], new])
         order = np.argsort(together)
         self._rows = sparse.vstack([self._rows[stay], fresh], format="csr")[order]
+        self._rows.sort_indices()
         self._kept = together[order]
+
+
+def _may_be_kept(positions: Positions) -> bool:
+    ascending = len(positions) > 0 and bool((np.diff(positions) > 0).all())
+    return ascending and len(positions) <= 2 * MAX_SPOTS

@@ -1,0 +1,31 @@
+"""Functions compiled to machine code when they are first called; the result is kept on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+
+def compiled(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
+    """Compile a function of arrays and numbers, for use as a decorator.
+
+    The module that uses it should be imported inside the function that needs it: Numba takes half a
+    second to import. Compiled functions let other threads run, and start none themselves; see
+    :func:`stretrieve.indexes.rescore.for_parts`. The machine code is kept beside the module, or in the
+    user's cache folder where that cannot be written, or not at all where neither can.
+
+    Parameters
+    ----------
+    function
+        What Numba can compile.
+    """
+    from numba import njit
+
+    try:
+        made: Callable[Arguments, Value] = njit(nogil=True, cache=True)(function)
+    except (RuntimeError, OSError):  # there is no folder that could keep it
+        made = njit(nogil=True)(function)
+    return made
