@@ -5,7 +5,8 @@
 
 ``speed``: for every embedder the loop's step (gathering the batch, augmentation, loss, gradients,
 clipping, AdamW) and the same network in a bare loop (tensors at hand, no augmentation) alternate in
-one process; the medians are compared. So do ``encode_patches`` with ``project_patches`` and the bare
+one process; the medians are compared. Steps that train heads only are also timed at the loop's own
+batch size. So do ``encode_patches`` with ``project_patches`` and the bare
 forward pass. Towers are trained where the method trains one, so that pixels are part of the step.
 
 ``memory``: peak memory of one step by batch size, each in a process of its own, encoded whole and in
@@ -41,11 +42,13 @@ from stretrieve.training.parallel import World
 from stretrieve.training.phase import PhaseRunner
 from stretrieve.training.step import Arithmetic
 
-BATCH = 16
-N_SPOTS = 64
-REPEATS = 7
+TOWER_BATCH = 16
+HEAD_BATCH = TrainSettings().batch_size
+SPOTS_PER_BATCH = 4
+REPEATS = 15
 UNSEEN = np.random.default_rng(0)
 TOWER = MappingProxyType({"encoder": {"backbone": "mobilenetv2_100"}, "patch_px": 112})
+LINEAR = MappingProxyType({**TOWER, "head": "linear"})
 TRAINED = MappingProxyType({**TOWER, "backbone_stages": -1})
 CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
     {
@@ -54,7 +57,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
         "mclstexp, tower trained": ("mclstexp", TRAINED),
         "m2ost, depth 2": ("m2ost", {"patch_px": 112, "network": {"depth": 2}}),
         "bleep, frozen tower": ("bleep", TOWER),
-        "frozen, linear head": ("frozen", {**TOWER, "head": "linear"}),
+        "frozen, linear head": ("frozen", LINEAR),
         "colour": ("colour", {}),
     }
 )
@@ -63,14 +66,23 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 class Case:
     """An embedder, a section, and the two ways to take a step and to embed."""
 
-    def __init__(self, name: str, config: Mapping[str, Any], *, micro_batch: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: Mapping[str, Any],
+        *,
+        batch: int = TOWER_BATCH,
+        micro_batch: int = 0,
+    ) -> None:
+        self.batch = batch
+        self.n_spots = SPOTS_PER_BATCH * batch
         self.embedder: Embedder = create_embedder(name, config)
-        section = {"section": "s", "patient": "p", "n_spots": N_SPOTS, "n_genes": 1000}
+        section = {"section": "s", "patient": "p", "n_spots": self.n_spots, "n_genes": 1000}
         self.patches: SectionPatches = toy_section(self.embedder.spec, **section)
         self.embedder.fit([self.patches])
         self.number = 0
         if getattr(self.embedder, "wants_training", False):
-            settings = TrainSettings(batch_size=BATCH, micro_batch=micro_batch, device="cpu")
+            settings = TrainSettings(batch_size=batch, micro_batch=micro_batch, device="cpu")
             self.data = TrainingData.collect(
                 self.embedder, [self.patches], augment=settings.augment, seed=0
             )
@@ -90,19 +102,21 @@ class Case:
     def rows(self, size: int) -> np.ndarray:
         """Return the next rows of the section."""
         self.number += 1
-        return (np.arange(size) + self.number) % N_SPOTS
+        return (np.arange(size) + self.number) % self.n_spots
 
-    def step(self, size: int = BATCH) -> None:
+    def step(self, size: int = 0) -> None:
         """Take one step as the training loop does."""
+        size = size or self.batch
         rows = self.rows(size)
         spots = np.stack([np.zeros(size, np.int64), rows], axis=1)
         self.runner._step(self.data, self.optimiser, spots, epoch=1, number=self.number)  # noqa: SLF001
 
     def plain_step(self) -> None:
         """Take one step in a bare loop."""
-        rows = torch.from_numpy(self.rows(BATCH))
+        rows = torch.from_numpy(self.rows(self.batch))
         inputs = {name: values[rows] for name, values in self.data.inputs[0].items()}
-        views = tuple(torch.from_numpy(view[rows.numpy()]) for view in self.patches.views)
+        pixels = self.patches.views if self.embedder.trains_pixels else ()
+        views = tuple(torch.from_numpy(view[rows.numpy()]) for view in pixels)
         self.optimiser.zero_grad()
         loss = self.embedder.loss(plain_outputs(self.embedder, inputs, views, rows))
         loss.backward()
@@ -112,9 +126,9 @@ class Case:
 
     def fresh(self) -> Any:
         """Return a batch of patches that no memo has seen."""
-        batch = toy_batch(self.patches, self.rows(BATCH))
+        batch = toy_batch(self.patches, self.rows(self.batch))
         for view in batch.views:
-            view[:, 0, 0] = UNSEEN.integers(0, 255, (BATCH, 3))
+            view[:, 0, 0] = UNSEEN.integers(0, 255, (self.batch, 3))
         return batch
 
     @torch.no_grad()
@@ -198,21 +212,26 @@ def ratio(ours: Callable[[], None], plain: Callable[[], None]) -> tuple[float, f
 def speed() -> str:
     """Return the table of steps and passes."""
     lines = [
-        "| embedder | step, patches/s | step / bare loop | embedding, patches/s | / bare pass |",
-        "|---|---|---|---|---|",
+        "| embedder | batch | step, patches/s | step / bare loop | embedding, patches/s | / bare pass |",
+        "|---|---|---|---|---|---|",
     ]
     for label, (name, config) in CASES.items():
-        case = Case(name, config)
-        cells = ["–", "–"]
-        if case.is_trained:
-            seconds, over = ratio(case.step, case.plain_step)
-            cells = [f"{BATCH / seconds:.1f}", f"{over:.2f}"]
-            case.embedder.train_mode(training=False)
-        seconds, over = ratio(case.embed, case.plain_embed)
-        cells += [f"{BATCH / seconds:.1f}", f"{over:.2f}"]
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-        print(lines[-1], file=sys.stderr, flush=True)
+        heads_only = config in (TOWER, LINEAR)
+        for batch in (TOWER_BATCH, HEAD_BATCH) if heads_only else (TOWER_BATCH,):
+            lines.append(f"| {label} | {batch} | {measured(Case(name, config, batch=batch))} |")
+            print(lines[-1], file=sys.stderr, flush=True)
     return "\n".join(lines)
+
+
+def measured(case: Case) -> str:
+    """Return the four cells of an embedder's row."""
+    cells = ["–", "–"]
+    if case.is_trained:
+        seconds, over = ratio(case.step, case.plain_step)
+        cells = [f"{case.batch / seconds:.1f}", f"{over:.2f}"]
+        case.embedder.train_mode(training=False)
+    seconds, over = ratio(case.embed, case.plain_embed)
+    return " | ".join([*cells, f"{case.batch / seconds:.1f}", f"{over:.2f}"])
 
 
 def network_sizes() -> str:

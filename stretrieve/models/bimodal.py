@@ -140,9 +140,10 @@ class BimodalModel(nn.Module):
         expression
             ``(batch, n_genes)`` scaled expression.
         """
+        scaled = self.scale_features(features)
         return BimodalOutput(
-            image=self.project_image(features),
+            image=self.image_projection(scaled),
             expression=self.project_expression(expression),
-            image_features=self.scale_features(features),
+            image_features=scaled,
             expression_features=expression,
         )

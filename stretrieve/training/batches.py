@@ -121,11 +121,15 @@ class TrainingData:
         return TrainBatch(sections, rows, inputs, views)
 
     def _gather(self, name: str, sections: Spots, rows: Spots) -> Tensor:
+        present = np.unique(sections)
+        if len(present) == 1:
+            values: Tensor = self.inputs[present[0]][name]
+            return values.index_select(0, torch.from_numpy(rows))
         first = self.inputs[0][name]
         result = torch.empty((len(rows), *first.shape[1:]), dtype=first.dtype)
-        for section in np.unique(sections):
-            here = np.flatnonzero(sections == section)
-            result[torch.from_numpy(here)] = self.inputs[section][name][rows[here]]
+        for section in present:
+            here = torch.from_numpy(np.flatnonzero(sections == section))
+            result[here] = self.inputs[section][name].index_select(0, torch.from_numpy(rows)[here])
         return result
 
     def _view(self, view: int, sections: Spots, rows: Spots) -> Tensor:

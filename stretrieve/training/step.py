@@ -37,6 +37,12 @@ class Arithmetic:
     device: torch.device
     reduced: bool = False
 
+    def seed(self, value: int) -> None:
+        """Seed what dropout draws from; ``torch.manual_seed`` would cost more than a small step."""
+        torch.default_generator.manual_seed(value)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(value)
+
     @contextlib.contextmanager
     def forward(self) -> Iterator[None]:
         """Run the block's products in the chosen precision."""
@@ -72,7 +78,7 @@ def accumulate_gradients(
     """
 
     def encode(number: int) -> Outputs:
-        torch.manual_seed((seed * _PRIME + number * world.size + world.rank) % (1 << 63))
+        arithmetic.seed((seed * _PRIME + number * world.size + world.rank) % (1 << 63))
         with arithmetic.forward():
             outputs = embedder.encode_batch(parts[number]())
         return {name: _full(tensor) for name, tensor in outputs.items()}
