@@ -5,12 +5,14 @@
 For each size a reference of sections of 4,000 spots with 256-d embeddings and 2,000 expressed genes of
 20,000 a spot is written through the store, one section a commit, and given indexes and a manifest as a
 build does (embedding of images is left out: it is measured elsewhere and linear). Each size runs in a
-process of its own, so that peak memory is its own. Printed is one JSON line a size.
+process of its own, so that peak memory is its own. Loading libraries is timed apart. Printed is one JSON
+line a size, and one with the build time of all sizes as a fixed part and a part per spot.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import resource
 import shutil
@@ -75,8 +77,36 @@ def section(
     return record, rows
 
 
-def build(root: Path, n_spots: int) -> dict[str, float]:
-    """Write a reference and return seconds for tables and for indexes."""
+class PeakMemory(threading.Thread):
+    """Watches the memory of this process that no file stands behind; mapped files can be let go."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.mib = 0.0
+
+    def run(self) -> None:
+        """Look every 10 ms."""
+        while True:
+            for line in Path("/proc/self/status").read_text().splitlines():
+                if line.startswith("RssAnon"):
+                    self.mib = max(self.mib, int(line.split()[1]) / 1024)
+            time.sleep(0.01)
+
+
+def load_libraries() -> dict[str, float]:
+    """Import what any build imports and return how long it took."""
+    start, cpu = time.perf_counter(), time.process_time()
+    for name in ("faiss", "lancedb", "pyarrow.compute", "stretrieve.reference"):
+        importlib.import_module(name)
+    return {
+        "libraries_s": time.perf_counter() - start,
+        "libraries_cpu_s": time.process_time() - cpu,
+    }
+
+
+def build(root: Path, n_spots: int, watch: PeakMemory) -> dict[str, float]:
+    """Write a reference and return seconds and peak memory, of the tables apart."""
+    libraries = load_libraries()
     layout = Layout(root)
     layout.embedder.mkdir(parents=True)
     (layout.embedder / "config.json").write_text("{}")
@@ -97,6 +127,7 @@ def build(root: Path, n_spots: int) -> dict[str, float]:
         spent_cpu += time.process_time() - made_cpu
         store.append_section(record, rows)
     tables = time.perf_counter() - start - spent
+    tables_mib = watch.mib
     start = time.perf_counter()
     entry = {
         "name": "none", "config": {}, "dim": DIM, "gene_names": [],
@@ -107,23 +138,13 @@ def build(root: Path, n_spots: int) -> dict[str, float]:
     commit_version(layout, store, Made(settings, entry, "auto"), change="built", uri=keys.LANCE)
     commit = time.perf_counter() - start
     cpu = time.process_time() - cpu - spent_cpu
-    return {"tables_s": tables, "commit_s": commit, "build_cpu_s": cpu}
-
-
-class PeakMemory(threading.Thread):
-    """Watches the memory of this process that no file stands behind; mapped files can be let go."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.mib = 0.0
-
-    def run(self) -> None:
-        """Look every 10 ms."""
-        while True:
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("RssAnon"):
-                    self.mib = max(self.mib, int(line.split()[1]) / 1024)
-            time.sleep(0.01)
+    return {
+        **libraries,
+        "tables_s": tables,
+        "commit_s": commit,
+        "build_cpu_s": cpu,
+        "tables_peak_mib": tables_mib,
+    }
 
 
 def peak_mib() -> float:
@@ -141,7 +162,7 @@ def timed(function: object, repeats: int = 1) -> float:
     return min(seconds)
 
 
-def read(root: Path, n_spots: int) -> dict[str, float]:
+def read(root: Path, n_spots: int, _: PeakMemory) -> dict[str, float]:
     """Open, search and read counts; compare the latter with a bare take of the same columns."""
     opening = timed(lambda: Reference.open(root).spot_table.row_ids)
     reference = Reference.open(root)
@@ -180,6 +201,20 @@ def one_size(n_spots: int, folder: Path) -> dict[str, float]:
     return figures
 
 
+def fit(lines: list[dict[str, float]]) -> dict[str, float]:
+    """Return the processor time of builds as a fixed part and one per spot: least relative errors."""
+    spots = np.array([line["spots"] for line in lines])
+    seconds = np.array([line["build_cpu_s"] for line in lines])
+    design = np.stack([np.ones(len(lines)), spots], axis=1) / seconds[:, None]
+    (fixed, per_spot), *_ = np.linalg.lstsq(design, np.ones(len(lines)), rcond=None)
+    off = np.abs((fixed + per_spot * spots) / seconds - 1).max()
+    libraries = float(np.mean([line["libraries_cpu_s"] for line in lines]))
+    return {
+        "libraries_cpu_s": libraries, "build_cpu_fixed_s": float(fixed),
+        "build_cpu_us_per_further_spot": 1e6 * float(per_spot), "fit_off_by_at_most": float(off),
+    }  # fmt: skip
+
+
 def plot(lines: list[dict[str, float]], path: Path) -> None:
     """Draw the curves against the number of spots."""
     import matplotlib as mpl
@@ -187,12 +222,27 @@ def plot(lines: list[dict[str, float]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    names = ("build_us_per_spot", "open_s", "query_ms_batched", "build_peak_mib", "read_peak_mib")
-    figure, axes = plt.subplots(1, len(names), figsize=(4 * len(names), 3.5), layout="constrained")
-    for axis, name in zip(axes, names, strict=True):
-        axis.plot([line["spots"] for line in lines], [line[name] for line in lines], "o-")
-        axis.set(xscale="log", xlabel="spots", title=name, ylim=(0, None))
-    figure.savefig(path)
+    panels: dict[str, dict[str, str]] = {
+        "build, µs a spot": {"build_cpu_us_per_spot": "CPU", "build_us_per_spot": "wall"},
+        "peak memory, MiB": {
+            "tables_peak_mib": "build: tables", "build_peak_mib": "build: all",
+            "read_peak_mib": "read",
+        },
+        "open, s": {"open_s": "open", "load_index_s": "load an index"},
+        "query, ms": {"query_ms_single": "one at a time", "query_ms_batched": "of a batch of 256"},
+        "20,000 spots' counts, s": {"expression_s": "expression()", "bare_take_s": "bare take"},
+    }  # fmt: skip
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(3.6 * len(panels), 3.2), layout="constrained"
+    )
+    for axis, (title, curves) in zip(axes, panels.items(), strict=True):
+        for name, label in curves.items():
+            axis.plot(
+                [line["spots"] for line in lines], [line[name] for line in lines], "o-", label=label
+            )
+        axis.set(xscale="log", xlabel="spots", title=title, ylim=(0, None))
+        axis.legend(fontsize="small", frameon=False)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -209,7 +259,7 @@ def main() -> None:
         step = build if arguments.step == "build" else read
         watch = PeakMemory()
         watch.start()
-        found = step(arguments.root, size)
+        found = step(arguments.root, size, watch)
         print(json.dumps({**found, "peak_mib": watch.mib, "peak_with_files_mib": peak_mib()}))
         return
     lines = []
@@ -218,6 +268,7 @@ def main() -> None:
         lines.append(one_size(size // SECTION * SECTION, folder))
         print(json.dumps({k: round(v, 4) for k, v in lines[-1].items()}), flush=True)
         shutil.rmtree(folder)
+    print(json.dumps({k: round(v, 4) for k, v in fit(lines).items()}))
     if arguments.plot:
         plot(lines, arguments.plot)
 

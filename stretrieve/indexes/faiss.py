@@ -37,6 +37,7 @@ _GPU_MAX_K = 2048
 _QUERIES_PER_THREAD = 8
 _MANY = 2
 _PASS_ROWS = 16_384
+_MATRIX_PRODUCT_FROM = 2048
 
 
 class FaissIndex(VectorIndex):
@@ -53,6 +54,7 @@ class FaissIndex(VectorIndex):
     """
 
     def __init__(self, scorer: ExactScorer, index: Any, recipe: Recipe) -> None:
+        prefer_matrix_products()
         self.scorer = scorer
         self.recipe = recipe
         self._index = index
@@ -245,6 +247,17 @@ def selector_for(mask: npt.NDArray[np.bool_] | None) -> Any:
     import faiss
 
     return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+
+
+def prefer_matrix_products() -> None:
+    """Have FAISS compare even small batches with every vector by a matrix product, in this process.
+
+    By itself it takes one query at a time below 128,000 numbers (500 queries of 256), which reads all
+    vectors for each: up to eight times slower. A single query is left as it is.
+    """
+    import faiss
+
+    faiss.cvar.distance_compute_blas_threshold = _MATRIX_PRODUCT_FROM
 
 
 def on_gpus(index: Any, recipe: Recipe) -> Any:

@@ -33,6 +33,7 @@ from stretrieve.reference.rows import FILE as SPOTS_FILE
 from stretrieve.reference.rows import (
     SpotTable,
     checked_vectors,
+    map_spots,
     read_spots,
     write_spots,
     write_vectors,
@@ -154,9 +155,9 @@ def derive(
         progress.task("building indexes", len(columns)) as task,
     ):
         temporary.mkdir()
-        spots = read_spots(store)
         crash_point("write spots")
-        spots_sha256 = write_spots(spots, temporary / SPOTS_FILE)
+        spots_sha256 = write_spots(read_spots(store), temporary / SPOTS_FILE)
+        spots = map_spots(temporary / SPOTS_FILE, spots_sha256)
         for name, column in columns.items():
             crash_point(f"write vectors {name}")
             write_vectors(store, spots, column, temporary / f"{name}.npy")

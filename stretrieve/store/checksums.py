@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import zlib
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from scipy import sparse
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _MIX_1 = np.uint64(0xBF58476D1CE4E5B9)
 _TABLE_SIZE = 1 << 17
+_CHUNK_ENTRIES = 1 << 17
 _MIX_2 = np.uint64(0x94D049BB133111EB)
 
 
@@ -39,21 +41,33 @@ def counts_checksum(
     indices, counts
         ``(nnz,)`` gene indices and counts.
     """
-    if not len(indices):
-        return np.zeros(len(indptr) - 1, dtype=np.uint64)
-    terms = np.multiply(_weights(indices), counts, dtype=np.uint64, casting="unsafe")
-    filled = indptr[1:] > indptr[:-1]
-    sums = np.zeros(len(filled), dtype=np.uint64)
-    sums[filled] = np.add.reduceat(terms, indptr[:-1][filled])
+    sums = np.zeros(len(indptr) - 1, dtype=np.uint64)
+    first = 0
+    while first < len(sums):
+        last = int(np.searchsorted(indptr, indptr[first] + _CHUNK_ENTRIES, side="right")) - 1
+        last = max(last, first + 1)
+        part = slice(indptr[first], indptr[last])
+        terms = counts[part].astype(np.uint64)
+        terms *= _weights(indices[part])
+        starts = indptr[first:last]
+        filled = starts < indptr[first + 1 : last + 1]
+        if filled.any():
+            added = np.add.reduceat(terms, starts[filled] - indptr[first])
+            sums[first:last][filled] = added
+        first = last
     return sums
 
 
+@functools.cache
+def _weight_table() -> npt.NDArray[np.uint64]:
+    return np.asarray(_mix(np.arange(_TABLE_SIZE)) | np.uint64(1))
+
+
 def _weights(indices: npt.NDArray[np.int32]) -> npt.NDArray[np.uint64]:
-    """Return the odd number of each entry's gene, through a table unless the indices are absurd."""
-    top = int(indices.max())
-    if indices.min() < 0 or top > max(_TABLE_SIZE, len(indices)):
+    """Return the odd number of each entry's gene, from a table unless the indices are absurd."""
+    if len(indices) and (indices.min() < 0 or indices.max() >= _TABLE_SIZE):
         return _mix(indices.astype(np.int64)) | np.uint64(1)
-    return np.asarray((_mix(np.arange(top + 1)) | np.uint64(1))[indices])
+    return _weight_table()[indices]
 
 
 def crc32(blobs: Iterable[bytes]) -> npt.NDArray[np.uint32]:

@@ -34,8 +34,14 @@ def read_spot_table(spots: LanceTable) -> pa.Table:
         ``library_size`` and ``_rowid``.
     """
     columns = [keys.SPOT_UID, keys.SECTION, *schema.POSITION_COLUMNS, keys.LIBRARY_SIZE]
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     table = spots.column(columns, row_ids=True)
-    return table.sort_by(keys.SPOT_UID).combine_chunks()
+    order = pc.sort_indices(table, sort_keys=[(keys.SPOT_UID, "ascending")])
+    left = dict(zip(table.column_names, table.columns, strict=True))
+    del table  # each column is let go when it is sorted, so that memory holds the table once
+    return pa.table({name: left.pop(name).take(order).combine_chunks() for name in list(left)})
 
 
 def vector_blocks(

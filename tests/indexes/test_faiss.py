@@ -45,6 +45,14 @@ def test_a_file_gives_the_same_results(vectors, name, tmp_path):
     np.testing.assert_array_equal(one.scores, two.scores)
 
 
+def test_small_batches_are_compared_by_a_matrix_product(vectors):
+    """FAISS by itself reads every vector again for each query of a batch below 128,000 numbers."""
+    faiss.cvar.distance_compute_blas_threshold = 128_000
+    build_index(vectors, load_recipe("flat"), metric=Metric.COSINE)
+    limit = faiss.cvar.distance_compute_blas_threshold
+    assert 1024 <= limit <= 8 * 256
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_rebuilt_files_have_the_same_bytes(vectors, name, tmp_path):
     digests = {

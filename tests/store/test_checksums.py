@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
+from stretrieve.store import checksums
 from stretrieve.store.checksums import counts_checksum, digest_counts
 
 _ROWS = st.lists(
@@ -43,6 +45,16 @@ def test_the_order_of_entries_does_not_matter():
     c = counts_checksum(indptr, np.array([9, 5, 1], np.int32), np.array([1, 3, 2], np.int32))
     assert a == b
     assert a != c
+
+
+@settings(max_examples=40, deadline=None)
+@given(_ROWS, st.integers(1, 8))
+def test_the_size_of_the_pieces_does_not_matter(rows, entries):
+    arrays = _arrays(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checksums, "_CHUNK_ENTRIES", entries)
+        in_pieces = counts_checksum(*arrays)
+    np.testing.assert_array_equal(in_pieces, counts_checksum(*arrays))
 
 
 def test_counts_are_digested_by_gene_name():
