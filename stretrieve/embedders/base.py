@@ -13,6 +13,7 @@ import numpy.typing as npt
 from scipy import sparse
 
 from stretrieve._progress import SILENT, Progress
+from stretrieve.errors import EmbedderMismatchError, explain
 from stretrieve.slides.types import PatchBatch
 from stretrieve.specs import PatchSpec
 from stretrieve.spots.section import Section
@@ -143,6 +144,32 @@ class Embedder(ABC):
         GenePanelError
             When less than half of :attr:`gene_names` is among ``genes``.
         """
+
+    @property
+    def regresses(self) -> bool:
+        """Whether an embedding says by itself what is expressed; see :meth:`regress`."""
+        return False
+
+    def regress(self, embeddings: Embeddings) -> Embeddings:  # noqa: ARG002 (for those that do)
+        """Return the embedder's own regression ``(n_patches, n_genes)`` of :attr:`gene_names`.
+
+        Parameters
+        ----------
+        embeddings
+            ``(n_patches, dim)`` of patches.
+
+        Raises
+        ------
+        EmbedderMismatchError
+            When :attr:`regresses` is false.
+        """
+        raise EmbedderMismatchError(
+            explain(
+                "regression head",
+                got=f"embedder {self.name!r}, whose embeddings are not expression",
+                expected="one that regresses, such as m2ost with objective = regression",
+            )
+        )
 
     @abstractmethod
     def to_config(self) -> dict[str, Any]:

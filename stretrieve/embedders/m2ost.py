@@ -89,6 +89,21 @@ class M2ostEmbedder(BimodalEmbedder):
         return self._used.objective is Objective.REGRESSION
 
     @property
+    def regresses(self) -> bool:
+        """True with the objective ``regression``; other heads read features, not embeddings."""
+        return self.regresses_only
+
+    def regress(self, embeddings: Embeddings) -> Embeddings:
+        """Return expression ``(n_patches, n_genes)`` as :meth:`predict_expression`, of embeddings.
+
+        Raises
+        ------
+        EmbedderMismatchError
+            With another objective than ``regression``.
+        """
+        return self._unscaled(embeddings) if self.regresses else super().regress(embeddings)
+
+    @property
     def dim(self) -> int:
         """Width of the joint space."""
         if self.regresses_only:
@@ -240,7 +255,9 @@ class M2ostEmbedder(BimodalEmbedder):
             the panel. Offsets of single sections cannot be known: values are centred on the
             training sections.
         """
-        values = self._regress(features)
+        return self._unscaled(self._regress(features))
+
+    def _unscaled(self, values: Embeddings) -> Embeddings:
         if self._used.expression_input is ExpressionInput.LOG:
             return values
         return np.asarray(values * self.panel.scale + self.panel.mean, dtype=np.float32)

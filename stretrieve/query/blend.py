@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from stretrieve.query.companion import Companion, fit_companion
+from stretrieve.query.companion import Companion, Head, fit_companion
 from stretrieve.query.pool import ArrayPool, Mask, Pool, Positions
 from stretrieve.query.retriever import GENES_PER_BLOCK, Retriever
 from stretrieve.query.scale import (
@@ -41,16 +41,29 @@ class Blend:
     """
 
     share: float = 0.0
-    companion: Companion | None = None
+    companion: Companion | Head | None = None
     aligned: Affine | None = None
     matched: Affine | None = None
 
     def regression(self, embeddings: npt.NDArray[np.floating], columns: Positions) -> Matrix | None:
-        """Return the regression's values ``(n_patches, n_columns)`` as they enter the average."""
+        """Return the regression's values ``(n_patches, n_columns)`` as they enter the average.
+
+        NaN for genes that it does not predict; retrieval stands alone there.
+        """
         if self.companion is None or self.aligned is None:
             return None
         values = self.companion.predict(embeddings, columns)
         return self.match(self.aligned.apply(values, columns), columns)
+
+    def average(
+        self, mean: Matrix, embeddings: npt.NDArray[np.floating], columns: Positions
+    ) -> Matrix:
+        """Return retrieval's values ``(n_patches, n_columns)``, averaged with the regression."""
+        mean, regression = self.match(mean, columns), self.regression(embeddings, columns)
+        if regression is None:
+            return mean
+        averaged = (1 - self.share) * mean + self.share * regression
+        return np.where(np.isnan(regression), mean, averaged)
 
     def match(self, values: Matrix, columns: Positions) -> Matrix:
         """Return values ``(n, n_columns)`` with the variance of measured expression, if asked for."""
@@ -61,7 +74,9 @@ class Blend:
         return spread if self.matched is None else spread * self.matched.slope[columns]
 
 
-def fit_blend(pool: Pool, settings: RetrievalSettings, allowed: Mask) -> Blend:
+def fit_blend(
+    pool: Pool, settings: RetrievalSettings, allowed: Mask, *, head: Head | None = None
+) -> Blend:
     """Learn what ``settings`` ask for from the spots that may be used, and from no others.
 
     Parameters
@@ -72,6 +87,8 @@ def fit_blend(pool: Pool, settings: RetrievalSettings, allowed: Mask) -> Blend:
         ``companion`` and ``variance_match`` say what is needed.
     allowed
         ``(n_spots,)`` spots that may be used.
+    head
+        The embedder's regression, in place of one that is fitted.
 
     Notes
     -----
@@ -83,11 +100,11 @@ def fit_blend(pool: Pool, settings: RetrievalSettings, allowed: Mask) -> Blend:
     sample = np.flatnonzero(sample_spots(pool, allowed))
     local = ArrayPool.of(pool, sample)
     everything = np.ones(len(sample), dtype=np.bool_)
-    scales = _Scales(len(local.genes))
+    scales = _Scales(len(local.genes), head)
     for fold in make_folds(local, everything):
         scales.measure(local, settings, fold)
     aligned = Affine.between(scales.companion, scales.retrieval) if settings.companion else None
-    companion = fit_companion(local, everything) if settings.companion else None
+    companion = (head or fit_companion(local, everything)) if settings.companion else None
     matched = scales.to_truth(settings.companion, aligned) if settings.variance_match else None
     return Blend(settings.companion, companion, aligned, matched)
 
@@ -95,7 +112,8 @@ def fit_blend(pool: Pool, settings: RetrievalSettings, allowed: Mask) -> Blend:
 class _Scales:
     """Scales of held-out predictions and of the truth."""
 
-    def __init__(self, n_genes: int) -> None:
+    def __init__(self, n_genes: int, head: Head | None) -> None:
+        self._head = head
         self.retrieval, self.companion, self.truth = (Moments(n_genes) for _ in range(3))
         self.sum, self.difference = Moments(n_genes), Moments(n_genes)
 
@@ -103,7 +121,7 @@ class _Scales:
         """Predict one fold from the others and take in what was predicted."""
         plain = replace(settings, companion=0.0, variance_match=False)
         retriever = Retriever(pool, plain, allowed=fold.others, score_ood=False)
-        companion = fit_companion(pool, fold.others) if settings.companion else None
+        companion = (self._head or fit_companion(pool, fold.others)) if settings.companion else None
         for members in by_section(pool, fold.members):
             vectors = pool.embeddings("image", members)
             found = retriever.find(vectors, shift=retriever.prepare(vectors))
@@ -121,10 +139,11 @@ class _Scales:
                     self.sum.add(mean + other, columns)
                     self.difference.add(mean - other, columns)
 
-    def to_truth(self, share: float, aligned: Affine | None) -> Affine:
+    def to_truth(self, companion: float, aligned: Affine | None) -> Affine:
         """Return what gives predictions the deviation of measured values, around their own mean."""
         variance = self.retrieval.deviation**2
         if aligned is not None:
+            share = np.where(self.companion.is_known, companion, 0.0)
             covariance = (self.sum.deviation**2 - self.difference.deviation**2) / 4
             own = (1 - share) ** 2 * variance
             shared = 2 * share * (1 - share) * aligned.slope * covariance

@@ -1,4 +1,4 @@
-"""The regression beside retrieval: reduced-rank ridge from image embeddings to expression."""
+"""The regression beside retrieval: reduced-rank ridge from image embeddings, or the embedder's head."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
+from stretrieve.embedders.base import Embedder
+from stretrieve.errors import ConfigError, explain
 from stretrieve.query.pool import Mask, Pool, Positions
 
 RANK: Final = 16
@@ -45,6 +48,49 @@ class Companion:
         """Return log1p CP10k ``(n_patches, n_columns)`` of some genes."""
         components = (np.asarray(embeddings, dtype=np.float64) - self.centre) @ self.codes
         return np.asarray(components @ self.loadings[:, columns] + self.profile[columns])
+
+
+@dataclass(frozen=True)
+class Head:
+    """An embedder's own regression, in place of a fitted one.
+
+    Parameters
+    ----------
+    embedder
+        One that :attr:`~stretrieve.embedders.base.Embedder.regresses`.
+    columns
+        ``(n_genes,)`` column of each gene of the pool in the embedder's panel, −1 for none.
+    """
+
+    embedder: Embedder
+    columns: Positions
+
+    @classmethod
+    def of(cls, embedder: Embedder, pool: Pool) -> Head:
+        """Return the head of an embedder for the genes of a pool.
+
+        Raises
+        ------
+        ConfigError
+            When the embedder has no head that reads embeddings.
+        """
+        if not embedder.regresses:
+            raise ConfigError(
+                explain(
+                    "companion_kind 'head'",
+                    got=f"embedder {embedder.name!r} without a regression head on its embeddings",
+                    expected="one that has, such as m2ost with objective = regression",
+                    remedy="set companion_kind = ridge",
+                )
+            )
+        panel = pd.Index([str(gene) for gene in embedder.gene_names])
+        return cls(embedder, panel.get_indexer([str(gene) for gene in pool.genes.index]))
+
+    def predict(self, embeddings: npt.NDArray[np.floating], columns: Positions) -> Matrix:
+        """Return expression ``(n_patches, n_columns)`` of some genes; NaN outside the panel."""
+        wanted = self.columns[columns]
+        values = self.embedder.regress(np.asarray(embeddings, dtype=np.float32))[:, wanted]
+        return np.where(wanted >= 0, values.astype(np.float64), np.nan)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from stretrieve._progress import SILENT, Progress
 from stretrieve.embedders import Embedder, load_embedder
 from stretrieve.query.calibrate_reference import stored_calibration
 from stretrieve.query.calibration import recommended_settings
+from stretrieve.query.companion import Head
 from stretrieve.query.encode import check_failures
 from stretrieve.query.groups import Grouping, RowStatus
 from stretrieve.query.guards import query_warnings
@@ -25,7 +26,7 @@ from stretrieve.query.predictor import PoolFacts, Predictor
 from stretrieve.query.question import Question, find_genes
 from stretrieve.query.result import QueryResult
 from stretrieve.query.retrieve import allowed_spots
-from stretrieve.query.settings import QuerySettings
+from stretrieve.query.settings import CompanionKind, QuerySettings
 from stretrieve.query.spotcache import CachedPool
 from stretrieve.query.stream import Job, MemoryShelf, run
 from stretrieve.query.written import OutputSettings, WrittenQuery, finished, write_query
@@ -85,6 +86,11 @@ class QueryEngine:
             return (checked,)
         folder = self.reference.layout.embedder_of(self.reference.opened_for)
         return tuple(load_embedder(folder, device=device) for device in self._devices)
+
+    @cached_property
+    def _head(self) -> Head | None:
+        asked = self.settings.companion_kind is CompanionKind.HEAD and self.settings.companion
+        return Head.of(self._embedders[0], self.reference) if asked else None
 
     def query(
         self,
@@ -246,6 +252,7 @@ class QueryEngine:
                     calibration=self.calibration,
                     facts=self._facts,
                     abstain=self.settings.abstain,
+                    head=self._head,
                 ),
                 genes=genes,
                 embedders=self._embedders,

@@ -12,13 +12,15 @@ import pandas as pd
 
 from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
+from stretrieve.errors import ConfigError, explain
 from stretrieve.query.blend import Blend, fit_blend
 from stretrieve.query.calibration import Calibration, Interval
+from stretrieve.query.companion import Head
 from stretrieve.query.conformal import WRITTEN_LEVELS
 from stretrieve.query.impute import NEGLIGIBLE
 from stretrieve.query.pool import Mask, Pool, gene_columns
 from stretrieve.query.retriever import GENES_PER_BLOCK, Found, PoolFacts, Retriever
-from stretrieve.query.settings import RetrievalSettings
+from stretrieve.query.settings import CompanionKind, RetrievalSettings
 
 __all__ = ["COMPANION_ROW", "GENES_PER_BLOCK", "Found", "PoolFacts", "Prediction", "Predictor"]
 
@@ -88,6 +90,8 @@ class Predictor:
     abstain
         Distance beyond which a patch gets no values; see
         :class:`~stretrieve.query.settings.QuerySettings`. Needs ``score_ood``.
+    head
+        The embedder's own regression, for ``companion_kind = head``.
 
     Notes
     -----
@@ -106,12 +110,14 @@ class Predictor:
         facts: PoolFacts | None = None,
         score_ood: bool = True,
         abstain: float | None = None,
+        head: Head | None = None,
     ) -> None:
         self.retriever = Retriever(
             pool, settings, allowed=allowed, facts=facts, score_ood=score_ood, abstain=abstain
         )
         self.pool = pool
         self.settings = self.retriever.settings
+        self._head = _wanted(head, self.settings)
         self.allowed = self.retriever.allowed
         self.facts = self.retriever.facts
         fits = calibration is not None and calibration.applies_to(self.settings)
@@ -124,7 +130,7 @@ class Predictor:
             "blend",
             self.allowed,
             self.settings,
-            lambda: fit_blend(self.facts.pool, self.settings, self.allowed),
+            lambda: fit_blend(self.facts.pool, self.settings, self.allowed, head=self._head),
         )
 
     @property
@@ -186,10 +192,7 @@ class Predictor:
     ) -> tuple[npt.NDArray[np.float64], ...]:
         averaged = self.retriever.average(found, genes)
         columns = gene_columns(self.pool, genes)
-        mean = self.blend.match(averaged.mean, columns)
-        regression = self.blend.regression(found.embeddings, columns)
-        if regression is not None:
-            mean = (1 - self.blend.share) * mean + self.blend.share * regression
+        mean = self.blend.average(averaged.mean, found.embeddings, columns)
         spread = self.blend.stretch(averaged.spread, columns)
         return mean, spread, averaged.n_effective, averaged.coverage
 
@@ -231,19 +234,32 @@ class Predictor:
         votes = measured[:, 0]
         positions, weights = positions[votes], weights[votes]
         columns = gene_columns(self.pool, [gene])
+        regression = self.blend.regression(embedding[None], columns)
+        beside = regression is not None and bool(np.isfinite(regression).all())
+        share = self.blend.share if beside else 0.0
         spots = self.pool.spots.iloc[positions]
         named = (keys.SPOT_UID, keys.SECTION, keys.PATIENT)
         table = pd.DataFrame(
             {
                 **{name: spots[name].to_numpy(dtype=object) for name in named},
                 "dataset": self.pool.dataset,
-                "weight": (1 - self.blend.share) * weights / weights.sum(),
+                "weight": (1 - share) * weights / weights.sum(),
                 "value": self.blend.match(values[votes], columns)[:, 0],
                 "similarity": self.retriever.similarity(embedding, positions),
             }
         )
-        regression = self.blend.regression(embedding[None], columns)
-        if regression is not None and len(table):
-            share = [self.blend.share, regression[0, 0], np.nan]
-            table.loc[len(table)] = [COMPANION_ROW, "", "", self.pool.dataset, *share]
+        if regression is not None and share and len(table):
+            row = [share, regression[0, 0], np.nan]
+            table.loc[len(table)] = [COMPANION_ROW, "", "", self.pool.dataset, *row]
         return table
+
+
+def _wanted(head: Head | None, settings: RetrievalSettings) -> Head | None:
+    """Return the head when the settings ask for it."""
+    if settings.companion_kind is not CompanionKind.HEAD or not settings.companion:
+        return None
+    if head is None:
+        raise ConfigError(
+            explain("companion_kind", got="'head' without an embedder", remedy="use 'ridge'")
+        )
+    return head

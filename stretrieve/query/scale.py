@@ -105,6 +105,11 @@ class Moments:
         self._count[columns] += some
 
     @property
+    def is_known(self) -> Mask:
+        """``(n_genes,)`` genes of which a value was taken in."""
+        return np.asarray(self._count > 0)
+
+    @property
     def mean(self) -> Matrix:
         """``(n_genes,)`` mean over sections of their means."""
         return np.asarray(self._mean / np.maximum(self._count, 1))

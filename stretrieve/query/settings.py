@@ -41,6 +41,15 @@ class Balance(StrEnum):
     """The same number of nearest spots from every patient, ``top_k`` in all, rounded up."""
 
 
+class CompanionKind(StrEnum):
+    """Which regression stands beside retrieval."""
+
+    RIDGE = "ridge"
+    """Reduced-rank ridge from image embeddings, fitted on the spots in use."""
+    HEAD = "head"
+    """The embedder's own regression head, for the genes of its panel."""
+
+
 class Compat(StrEnum):
     """Published inference, reproduced; it decides all other settings of retrieval."""
 
@@ -115,6 +124,8 @@ class RetrievalSettings:
     companion
         Share of a regression from image embeddings that is averaged with retrieval, 0 to 1; shown
         apart in every explanation.
+    companion_kind
+        Which regression that is.
     variance_match
         Stretch predictions, gene by gene, to the variance of measured expression; averaging halves it.
     compat
@@ -133,6 +144,7 @@ class RetrievalSettings:
     balance: Balance = Balance.NONE
     per_patient: int = 10
     companion: float = 0.0
+    companion_kind: CompanionKind = CompanionKind.RIDGE
     variance_match: bool = False
     compat: Compat | None = None
 
@@ -179,7 +191,7 @@ class QuerySettings(RetrievalSettings):
     Parameters
     ----------
     top_k, weights, temperature, modality, centring, fusion, similarity, top_p, k_min, balance,
-    per_patient, companion, variance_match, compat
+    per_patient, companion, companion_kind, variance_match, compat
         See :class:`RetrievalSettings`.
     abstain
         A patch gets no values (NaN, weights 0) when it lies this many times farther from its nearest
