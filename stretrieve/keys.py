@@ -7,6 +7,7 @@ from typing import Final
 # AnnData: the output contract (docs/output.md)
 SPATIAL: Final = "spatial"
 JOINT: Final = "X_stretrieve"
+SMOOTHED: Final = "X_stretrieve_smoothed"
 NEIGHBOURS: Final = "stretrieve_neighbours"
 WEIGHTS: Final = "stretrieve_weights"
 UNS: Final = "stretrieve"

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve.query.companion import Companion, Head, fit_companion
-from stretrieve.query.pool import ArrayPool, Mask, Pool, Positions
+from stretrieve.query.pool import ArrayPool, Mask, Pool, Positions, spot_positions
 from stretrieve.query.retriever import GENES_PER_BLOCK, Retriever
 from stretrieve.query.scale import (
     Affine,
@@ -124,7 +124,7 @@ class _Scales:
         companion = (self._head or fit_companion(pool, fold.others)) if settings.companion else None
         for members in by_section(pool, fold.members):
             vectors = pool.embeddings("image", members)
-            found = retriever.find(vectors, shift=retriever.prepare(vectors))
+            found = retriever.find_slide(vectors, spot_positions(pool, members))
             section = pool.section_index[members[0]]
             for columns, genes in gene_blocks(pool, GENES_PER_BLOCK):
                 mean = retriever.average(found, genes).mean
@@ -134,7 +134,7 @@ class _Scales:
                 mean = np.where(known, mean, np.nan)
                 self.retrieval.add(mean, columns)
                 if companion is not None:
-                    other = np.where(known, companion.predict(found.embeddings, columns), np.nan)
+                    other = np.where(known, companion.predict(found.smoothed, columns), np.nan)
                     self.companion.add(other, columns)
                     self.sum.add(mean + other, columns)
                     self.difference.add(mean - other, columns)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve.metrics.correlation import mean_over_genes, pearson_per_gene
-from stretrieve.query.pool import ArrayPool, Mask, Positions
+from stretrieve.query.pool import ArrayPool, Mask, Positions, spot_positions
 from stretrieve.query.predictor import Predictor
 from stretrieve.query.retriever import Found, PoolFacts
 from stretrieve.query.scale import by_section
@@ -37,6 +37,7 @@ STAGES: Final[tuple[tuple[Mapping[str, Any], ...], ...]] = (
     ),
     ({"fusion": 0.25}, {"fusion": 0.75}),
     ({"balance": Balance.EQUAL},),
+    ({"smoothing_um": 75.0}, {"smoothing_um": 150.0}, {"smoothing_um": 300.0}),
     ({"companion": 0.25}, {"companion": 0.5}, {"companion": 0.75}),
 )
 """Candidates of each stage, as changes to the best settings of the stage before."""
@@ -99,8 +100,8 @@ def answers(fold: HeldOut, settings: RetrievalSettings, facts: PoolFacts) -> lis
     found = []
     for members in by_section(fold.pool, fold.members):
         vectors = fold.pool.embeddings("image", members)
-        shift = predictor.prepare(vectors)
-        found.append(Answer(members, predictor, predictor.find(vectors, shift=shift)))
+        near = spot_positions(fold.pool, members)
+        found.append(Answer(members, predictor, predictor.find_slide(vectors, near)))
     return found
 
 
@@ -120,6 +121,11 @@ class Judge:
         self._facts = [PoolFacts(fold.pool) for fold in self._folds]
         self._genes = list(genes)
         self.seen: dict[RetrievalSettings, npt.NDArray[np.float64]] = {}
+
+    @property
+    def knows_positions(self) -> bool:
+        """Whether the spots' positions on their sections are known."""
+        return all(spot_positions(f.pool, f.members) is not None for f in self._folds)
 
     def scores(self, settings: RetrievalSettings) -> npt.NDArray[np.float64]:
         """Return the score of each fold ``(n_folds,)``."""
@@ -150,6 +156,8 @@ def choose(judge: Judge, folds: Mask | None = None) -> RetrievalSettings:
     best = RetrievalSettings()
     for stage in STAGES:
         if "fusion" in stage[0] and best.modality is not Modality.FUSED:
+            continue
+        if "smoothing_um" in stage[0] and not judge.knows_positions:
             continue
         standing = _mean(judge.scores(best), folds)
         trials = [replace(best, **change) for change in stage]

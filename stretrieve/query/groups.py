@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
 from stretrieve.slides.types import PatchStatus
 
@@ -115,6 +116,8 @@ class RowGroup:
         ``(n_rows, top_k)`` positions in the reference, −1 for none.
     weights
         ``(n_rows, top_k)``.
+    smoothed
+        ``(n_rows, dim)`` embeddings that a regression read, where they differ.
     """
 
     number: int
@@ -123,6 +126,19 @@ class RowGroup:
     embeddings: Embeddings
     neighbours: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float64]
+    smoothed: Embeddings | None = None
 
     def __len__(self) -> int:
         return len(self.embeddings)
+
+    @property
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What the output keeps of each row beside columns and matrices, by name."""
+        arrays: dict[str, npt.NDArray[Any]] = {
+            keys.JOINT: self.embeddings,
+            keys.NEIGHBOURS: self.neighbours,
+            keys.WEIGHTS: self.weights,
+        }
+        if self.smoothed is not None:
+            arrays[keys.SMOOTHED] = self.smoothed
+        return arrays

@@ -154,17 +154,16 @@ def assemble(facts: Facts, groups: Sequence[RowGroup]) -> ad.AnnData:
         name: np.concatenate([group.matrices[name] for group in groups])
         for name in groups[0].matrices
     }
+    arrays = {
+        name: np.concatenate([group.arrays[name] for group in groups]) for name in groups[0].arrays
+    }
+    arrays[keys.NEIGHBOURS] = frame.local(arrays[keys.NEIGHBOURS])
     adata = ad.AnnData(
         X=matrices.pop(X),
         obs=frame.obs,
         var=frame.var,
         layers=matrices,
-        obsm={
-            keys.SPATIAL: frame.xy,
-            keys.JOINT: np.concatenate([group.embeddings for group in groups]),
-            keys.NEIGHBOURS: np.concatenate([frame.local(group.neighbours) for group in groups]),
-            keys.WEIGHTS: np.concatenate([group.weights for group in groups]),
-        },
+        obsm={keys.SPATIAL: frame.xy, **arrays},
     )
     adata.uns.update(frame.uns)
     return adata

@@ -92,11 +92,7 @@ def pack(group: RowGroup, form: Form) -> PackedGroup:
         {name: _pack_dense(matrix, form.chunk) for name, matrix in dense.items()},
         {n: sparse.csr_matrix(m) for n, m in group.matrices.items() if form.stores_sparse(n)},
         group.columns,
-        {
-            keys.JOINT: group.embeddings,
-            keys.NEIGHBOURS: group.neighbours,
-            keys.WEIGHTS: group.weights,
-        },
+        group.arrays,
     )
 
 

@@ -112,6 +112,7 @@ class ArrayPool:
         sections: Sequence[str],
         patients: Sequence[str] | None = None,
         spot_uids: Sequence[str] | None = None,
+        xy_um: npt.ArrayLike | None = None,
         measured: Mask | None = None,
         dataset: str = "arrays",
     ) -> ArrayPool:
@@ -129,6 +130,8 @@ class ArrayPool:
             Names, one a spot; each section is a patient of its own when ``patients`` is ``None``.
         spot_uids
             Names of the spots; ``section/number`` when ``None``.
+        xy_um
+            ``(n_spots, 2)`` positions on their sections.
         measured
             ``(n_sections, n_genes)``, sections in ascending order of their names; all when ``None``.
         dataset
@@ -152,11 +155,14 @@ class ArrayPool:
         for what, sizes in shapes.items():
             if len(sizes) != 1:
                 raise ShapeError(explain(what, got=sorted(sizes), expected="one number"))
-        table = {
+        table: dict[str, Any] = {
             keys.SPOT_UID: list(uids),
             keys.SECTION: list(sections),
             keys.PATIENT: list(patients if patients is not None else sections),
         }
+        if xy_um is not None:
+            xy = np.asarray(xy_um, dtype=np.float64)
+            table |= {keys.X_UM: xy[:, 0], keys.Y_UM: xy[:, 1]}
         index = pd.Index([str(gene) for gene in genes], name="gene")
         named = pd.DataFrame({keys.GENE_ID: "", keys.GENE_SYMBOL: index}, index=index)
         spots = pd.DataFrame(table)
@@ -232,6 +238,14 @@ class ArrayPool:
         if span is None:
             return StoredRows.of(self.log_expression(positions, genes))
         return StoredRows.of(self.expression, positions, span)
+
+
+def spot_positions(pool: Pool, members: Positions) -> npt.NDArray[np.float64] | None:
+    """Return where spots lie on their sections, ``(n_members, 2)`` µm; ``None`` when unknown."""
+    if keys.X_UM not in pool.spots:
+        return None
+    xy: npt.NDArray[np.float64] = pool.spots[[keys.X_UM, keys.Y_UM]].to_numpy(dtype=np.float64)
+    return xy[members]
 
 
 def gene_columns(pool: Pool, genes: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -97,7 +97,8 @@ class Predictor:
     -----
     A slide of any size: ``shift = predictor.prepare(mean embedding)``, then for each batch of patches
     ``found = predictor.find(batch, shift=shift)``, then for each block of genes
-    ``predictor.impute(found, genes)``. Batches and blocks do not change any value.
+    ``predictor.impute(found, genes)``. Batches and blocks do not change any value. With smoothing,
+    ``predictor.retriever.smooth`` comes between the two.
     """
 
     def __init__(
@@ -134,9 +135,14 @@ class Predictor:
         )
 
     @property
-    def needs_slide_mean(self) -> bool:
-        """Whether :meth:`prepare` has to see a whole slide before any patch is predicted."""
-        return self.retriever.needs_slide_mean
+    def needs_slide(self) -> bool:
+        """Whether a whole slide has to be seen before any patch is predicted."""
+        return self.retriever.needs_slide
+
+    @property
+    def smooths_regression(self) -> bool:
+        """Whether a regression reads other embeddings than those that are searched with."""
+        return self.settings.smoothing_um > 0 and self.settings.companion > 0
 
     def prepare(self, embeddings: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
         """Return the shift that removes a slide's offset, for :meth:`find`; ``None`` for none.
@@ -161,6 +167,12 @@ class Predictor:
             From :meth:`prepare`, seeing the whole slide.
         """
         return self.retriever.find(embeddings, shift=shift)
+
+    def find_slide(
+        self, embeddings: Embeddings, xy_um: npt.NDArray[np.floating] | None = None
+    ) -> Found:
+        """Find all patches of a slide; see :meth:`~stretrieve.query.retriever.Retriever.find_slide`."""
+        return self.retriever.find_slide(embeddings, xy_um)
 
     def impute(self, found: Found, genes: Sequence[str] | None = None) -> Prediction:
         """Predict some genes, or all, from what was found."""
@@ -192,13 +204,19 @@ class Predictor:
     ) -> tuple[npt.NDArray[np.float64], ...]:
         averaged = self.retriever.average(found, genes)
         columns = gene_columns(self.pool, genes)
-        mean = self.blend.average(averaged.mean, found.embeddings, columns)
+        mean = self.blend.average(averaged.mean, found.smoothed, columns)
         spread = self.blend.stretch(averaged.spread, columns)
         return mean, spread, averaged.n_effective, averaged.coverage
 
-    def predict(self, embeddings: Embeddings, genes: Sequence[str] | None = None) -> Prediction:
-        """Predict a whole slide at once: :meth:`prepare`, :meth:`find` and :meth:`impute`."""
-        return self.impute(self.find(embeddings, shift=self.prepare(embeddings)), genes)
+    def predict(
+        self,
+        embeddings: Embeddings,
+        genes: Sequence[str] | None = None,
+        *,
+        xy_um: npt.NDArray[np.floating] | None = None,
+    ) -> Prediction:
+        """Predict a whole slide at once: :meth:`find_slide` and :meth:`impute`."""
+        return self.impute(self.find_slide(embeddings, xy_um), genes)
 
     def explain(
         self,
@@ -207,6 +225,7 @@ class Predictor:
         weights: npt.NDArray[np.float64],
         *,
         embedding: npt.NDArray[np.floating],
+        smoothed: npt.NDArray[np.floating] | None = None,
     ) -> pd.DataFrame:
         """Return the measured spots behind one predicted value.
 
@@ -218,6 +237,8 @@ class Predictor:
             ``(top_k,)`` neighbours of the patch in the pool, −1 for none, and their weights.
         embedding
             ``(dim,)`` of the patch, as in :attr:`Found.embeddings`.
+        smoothed
+            ``(dim,)`` as in :attr:`Found.smoothed`, where that differs.
 
         Returns
         -------
@@ -234,7 +255,8 @@ class Predictor:
         votes = measured[:, 0]
         positions, weights = positions[votes], weights[votes]
         columns = gene_columns(self.pool, [gene])
-        regression = self.blend.regression(embedding[None], columns)
+        read = embedding if smoothed is None else smoothed
+        regression = self.blend.regression(read[None], columns)
         beside = regression is not None and bool(np.isfinite(regression).all())
         share = self.blend.share if beside else 0.0
         spots = self.pool.spots.iloc[positions]

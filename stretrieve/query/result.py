@@ -85,12 +85,14 @@ class QueryResult:
         local = np.asarray(self.adata.obsm[keys.NEIGHBOURS])[row]
         weights = np.asarray(self.adata.obsm[keys.WEIGHTS])[row]
         uids = np.asarray(self.adata.uns[keys.UNS]["neighbour_spot_uid"], dtype=object)
+        smoothed = self.adata.obsm.get(keys.SMOOTHED)
         named = pd.Index(self._predictor.pool.spots[keys.SPOT_UID]).get_indexer(uids)
         return self._predictor.explain(
             str(self.adata.var_names[column]),
             np.where(local >= 0, named[local], -1),
             weights,
             embedding=np.asarray(self.adata.obsm[keys.JOINT])[row],
+            smoothed=None if smoothed is None else np.asarray(smoothed)[row],
         )
 
     @property

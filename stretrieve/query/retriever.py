@@ -9,17 +9,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from scipy import sparse
 
 from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
-from stretrieve.errors import ShapeError, explain
+from stretrieve.errors import ConfigError, ShapeError, explain
 from stretrieve.query.expression import ExpressionSource, SectionProfiles, section_profiles
 from stretrieve.query.impute import Imputed, WeightMatrix
 from stretrieve.query.ood import Scores, reference_similarity, unlikeness
-from stretrieve.query.pool import Mask, Pool
+from stretrieve.query.pool import Mask, Pool, Positions
 from stretrieve.query.retrieve import Neighbours, retrieve, slide_shift
 from stretrieve.query.settings import Centring, RetrievalSettings
 from stretrieve.query.similarity import SpotSearch
+from stretrieve.query.surroundings import KEPT, Surroundings, shared
 
 GENES_PER_BLOCK = 512
 
@@ -71,14 +73,40 @@ class Found:
         Measured spots behind each patch.
     ood
         ``(n_patches,)`` out-of-distribution score; NaN when it was not asked for.
+    smoothed
+        ``(n_patches, dim)`` embeddings as a regression reads them: averaged over the patches around
+        with smoothing, ``embeddings`` without.
     """
 
     embeddings: Embeddings
     neighbours: Neighbours
     ood: Scores
+    smoothed: Embeddings
 
     def __len__(self) -> int:
         return len(self.embeddings)
+
+    def rows(self, chosen: slice | Positions) -> Found:
+        """Return some patches."""
+        whole = self.neighbours
+        part = Neighbours(whole.indices[chosen], whole.weights[chosen], whole.similarity[chosen])
+        return Found(self.embeddings[chosen], part, self.ood[chosen], self.smoothed[chosen])
+
+    @classmethod
+    def join(cls, parts: Sequence[Found]) -> Found:
+        """Return patches one after the other."""
+        lists = [part.neighbours for part in parts]
+        neighbours = Neighbours(
+            np.concatenate([one.indices for one in lists]),
+            np.concatenate([one.weights for one in lists]),
+            np.concatenate([one.similarity for one in lists]),
+        )
+        return cls(
+            np.concatenate([part.embeddings for part in parts]),
+            neighbours,
+            np.concatenate([part.ood for part in parts]),
+            np.concatenate([part.smoothed for part in parts]),
+        )
 
 
 class Retriever:
@@ -135,9 +163,9 @@ class Retriever:
         return ExpressionSource(self.pool, centring, allowed=self.allowed, profiles=profiles)
 
     @property
-    def needs_slide_mean(self) -> bool:
-        """Whether :meth:`prepare` has to see a whole slide before any patch is predicted."""
-        return self.settings.centring is Centring.BOTH
+    def needs_slide(self) -> bool:
+        """Whether a whole slide has to be seen before any patch is predicted."""
+        return self.settings.centring is Centring.BOTH or self.settings.smoothing_um > 0
 
     def prepare(self, embeddings: npt.NDArray[np.floating]) -> npt.NDArray[np.float64] | None:
         """Return the shift that removes a slide's offset, for :meth:`find`; ``None`` for none.
@@ -147,7 +175,7 @@ class Retriever:
         embeddings
             ``(n_patches, dim)`` of the whole slide, or their mean ``(dim,)``.
         """
-        if not self.needs_slide_mean:
+        if self.settings.centring is not Centring.BOTH:
             return None
         mean = embeddings if embeddings.ndim == 1 else embeddings.mean(axis=0, dtype=np.float64)
         return slide_shift(self.pool, mean, allowed=self.allowed)
@@ -170,12 +198,73 @@ class Retriever:
             self._search, self.pool, moved, settings=self.settings, allowed=self.allowed
         )
         if not self._score_ood:
-            return Found(moved, neighbours, np.full(len(moved), np.nan))
+            return Found(moved, neighbours, np.full(len(moved), np.nan), moved)
         known = self.facts.similarity(self.allowed)
         unlike = unlikeness(self.pool, moved, allowed=self.allowed, calibration=known)
         if self._abstain is not None:
             neighbours.weights[unlike.excess > self._abstain] = 0.0
-        return Found(moved, neighbours, unlike.score)
+        return Found(moved, neighbours, unlike.score, moved)
+
+    def find_slide(
+        self, embeddings: Embeddings, xy_um: npt.NDArray[np.floating] | None = None
+    ) -> Found:
+        """Find and weight the neighbours of all patches of a slide.
+
+        Parameters
+        ----------
+        embeddings
+            ``(n_patches, dim)`` of the joint space.
+        xy_um
+            ``(n_patches, 2)`` centres in µm; needed with smoothing.
+
+        Raises
+        ------
+        ConfigError
+            When smoothing is asked for and nothing says where the patches are.
+        """
+        found = self.find(embeddings, shift=self.prepare(embeddings))
+        if not self.settings.smoothing_um:
+            return found
+        if xy_um is None:
+            raise ConfigError(
+                explain("smoothing_um", got="patches without positions", remedy="give xy_um")
+            )
+        around = Surroundings(xy_um, self.settings.smoothing_um)
+        return self.smooth(found, *around.of(slice(0, len(found))), rows=slice(0, len(found)))
+
+    def smooth(
+        self, found: Found, near: Positions, weights: sparse.csr_matrix, *, rows: slice
+    ) -> Found:
+        """Let patches share what was found for those around them.
+
+        A patch that abstains gives nothing and gets nothing.
+
+        Parameters
+        ----------
+        found
+            Of the patches ``near``.
+        near, weights
+            Of :meth:`~stretrieve.query.surroundings.Surroundings.of`.
+        rows
+            Patches asked for, on the slide.
+        """
+        start, stop = np.searchsorted(near, [rows.start, rows.stop])
+        own, each = found.rows(slice(start, stop)), found.neighbours
+        keep = KEPT * each.indices.shape[1]
+        indices, merged = shared(weights, each.indices, each.weights, keep=keep)
+        silent = own.neighbours.weights.sum(axis=1) == 0
+        merged[silent] = 0.0
+        blank = np.full((int(silent.sum()), keep - each.indices.shape[1]), -1)
+        indices[silent] = np.hstack([own.neighbours.indices[silent], blank])
+        scores = np.asarray(self._search.scorer.scores(own.embeddings, indices))
+        order = np.lexsort((indices, -scores), axis=1)
+        ordered = Neighbours(
+            np.take_along_axis(indices, order, 1),
+            np.take_along_axis(merged, order, 1),
+            np.take_along_axis(scores, order, 1),
+        )
+        smoothed = np.asarray(weights @ found.embeddings.astype(np.float64), dtype=np.float32)
+        return Found(own.embeddings, ordered, own.ood, smoothed)
 
     def average(self, found: Found, genes: Sequence[str]) -> Imputed:
         """Average the neighbours' expression of some genes."""

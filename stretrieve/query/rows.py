@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,24 +23,22 @@ X = "X"
 def predict_group(
     predictor: Predictor,
     group: EncodedGroup,
+    found: Found,
     genes: Sequence[str],
-    *,
-    shift: npt.NDArray[np.float64] | None,
 ) -> RowGroup:
-    """Search, weight and impute one group.
+    """Impute one group.
 
     Parameters
     ----------
     predictor
         Of the reference.
     group
-        Embeddings of the readable patches.
+        Which patches could be read.
+    found
+        Neighbours of those.
     genes
         Gene keys to impute.
-    shift
-        From :meth:`~stretrieve.query.predictor.Predictor.prepare`.
     """
-    found = predictor.find(group.values, shift=shift)
     neighbours = found.neighbours
     readable = group.readable
     return RowGroup(
@@ -57,6 +54,9 @@ def predict_group(
             keys.STATUS: _status(group.status, _spread_out(found.ood, readable, np.nan)),
         },
         embeddings=_spread_out(found.embeddings, readable, np.nan),
+        smoothed=(
+            _spread_out(found.smoothed, readable, np.nan) if predictor.smooths_regression else None
+        ),
         neighbours=_spread_out(neighbours.indices, readable, -1),
         weights=_spread_out(neighbours.weights, readable, 0.0),
     )
@@ -78,7 +78,7 @@ def _impute(
     """Impute block by block into float32, so that memory is a few blocks of float64."""
     out: dict[str, npt.NDArray[np.float32]] = {}
     for rows in _affordable(found.neighbours.indices, 0, len(found)) or [slice(0, 0)]:
-        part = _part(found, rows)
+        part = found.rows(rows)
         for start in range(0, len(genes), GENES_PER_BLOCK):
             columns = slice(start, min(start + GENES_PER_BLOCK, len(genes)))
             block = layers_of(predictor.impute(part, genes[columns]))
@@ -94,16 +94,6 @@ def _affordable(indices: npt.NDArray[np.int64], start: int, stop: int) -> list[s
         middle = (start + stop) // 2
         return _affordable(indices, start, middle) + _affordable(indices, middle, stop)
     return [slice(start, stop)] if stop > start else []
-
-
-def _part(found: Found, rows: slice) -> Found:
-    if rows == slice(0, len(found)):
-        return found
-    whole = found.neighbours
-    part = Neighbours(whole.indices[rows], whole.weights[rows], whole.similarity[rows])
-    return replace(
-        found, embeddings=found.embeddings[rows], neighbours=part, ood=found.ood[rows]
-    )  # fmt: skip
 
 
 def _spread_out(

@@ -128,6 +128,10 @@ class RetrievalSettings:
         Which regression that is.
     variance_match
         Stretch predictions, gene by gene, to the variance of measured expression; averaging halves it.
+    smoothing_um
+        Patches of a slide share their neighbours (and the embeddings that a regression reads) with
+        those around them, by a Gaussian of this standard deviation in µm; each then has up to twice
+        ``top_k``. 0 for none.
     compat
         Published inference to reproduce, instead of everything above.
     """
@@ -146,6 +150,7 @@ class RetrievalSettings:
     companion: float = 0.0
     companion_kind: CompanionKind = CompanionKind.RIDGE
     variance_match: bool = False
+    smoothing_um: float = 0.0
     compat: Compat | None = None
 
     def __post_init__(self) -> None:
@@ -161,6 +166,7 @@ class RetrievalSettings:
             ("k_min", self.k_min, self.k_min >= 1, "1 or more"),
             ("per_patient", self.per_patient, self.per_patient >= 1, "1 or more"),
             ("companion", self.companion, 0 <= self.companion <= 1, "0 to 1"),
+            ("smoothing_um", self.smoothing_um, self.smoothing_um >= 0, "0 or more µm"),
             ("similarity", self.similarity, not fused_dot, "cosine with modality 'fused'"),
         ]
 
@@ -191,7 +197,7 @@ class QuerySettings(RetrievalSettings):
     Parameters
     ----------
     top_k, weights, temperature, modality, centring, fusion, similarity, top_p, k_min, balance,
-    per_patient, companion, companion_kind, variance_match, compat
+    per_patient, companion, companion_kind, variance_match, smoothing_um, compat
         See :class:`RetrievalSettings`.
     abstain
         A patch gets no values (NaN, weights 0) when it lies this many times farther from its nearest

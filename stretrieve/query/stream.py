@@ -14,9 +14,10 @@ import numpy.typing as npt
 from stretrieve._progress import SILENT, Progress
 from stretrieve.embedders.base import Embedder
 from stretrieve.query.encode import encode_groups
+from stretrieve.query.finder import Finder
 from stretrieve.query.groups import EncodedGroup, Grouping, RowGroup
 from stretrieve.query.locate import Positions
-from stretrieve.query.predictor import Predictor
+from stretrieve.query.predictor import Found, Predictor
 from stretrieve.query.rows import predict_group
 from stretrieve.query.settings import QuerySettings
 from stretrieve.slides import Slide
@@ -81,7 +82,7 @@ class Job:
     @property
     def in_one_pass(self) -> bool:
         """Whether a patch can be predicted before the whole slide has been seen."""
-        return self.embedder.is_row_wise and not self.predictor.needs_slide_mean
+        return self.embedder.is_row_wise and not self.predictor.needs_slide
 
     def xy_um(self, group: EncodedGroup) -> npt.NDArray[np.float64]:
         """Return the centres ``(n_readable, 2)`` of a group's readable patches in µm."""
@@ -116,15 +117,16 @@ def run(job: Job, shelf: Shelf, *, progress: Progress = SILENT) -> None:
     todo = job.missing(shelf.finished())
     if job.in_one_pass:
         encoded = _encode(job, todo, progress)
-        _finish(job, map(job.projected, encoded), shelf, shift=None)
+        _finish(job, map(job.projected, encoded), shelf, lambda g: job.predictor.find(g.values))
         return
     for group in _encode(job, job.missing(shelf.encoded()), progress):
         kept = job.projected(group) if job.embedder.is_row_wise else group
         shelf.put_encoded(kept)
     embeddings = _embeddings(job, shelf)
     shift = job.predictor.prepare(_mean(map(embeddings, range(len(job.grouping)))))
+    finder = Finder(job.predictor, embeddings, job.xy_um, len(job.grouping), shift)
     with progress.task("predict", len(todo)) as task:
-        _finish(job, map(embeddings, todo), shelf, shift=shift, done=lambda: task.advance(1))
+        _finish(job, map(embeddings, todo), shelf, finder.find, done=lambda: task.advance(1))
 
 
 def _encode(job: Job, numbers: list[int], progress: Progress) -> Iterator[EncodedGroup]:
@@ -143,14 +145,13 @@ def _finish(
     job: Job,
     groups: Iterator[EncodedGroup],
     shelf: Shelf,
-    *,
-    shift: npt.NDArray[np.float64] | None,
+    find: Callable[[EncodedGroup], Found],
     done: Callable[[], None] = lambda: None,
 ) -> None:
     """Predict groups in a thread of their own while the next ones are made; at most two wait."""
 
     def finish(group: EncodedGroup) -> None:
-        shelf.put(predict_group(job.predictor, group, job.genes, shift=shift))
+        shelf.put(predict_group(job.predictor, group, find(group), job.genes))
         done()
 
     running: deque[Future[None]] = deque()

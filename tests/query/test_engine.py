@@ -72,6 +72,17 @@ def test_explanation_sums_to_the_prediction(reference, sections, weights, centri
         assert (np.diff(table["similarity"]) <= 1e-9).all()
 
 
+def test_explanation_sums_to_a_smoothed_prediction_with_a_regression(reference, sections):
+    settings = QuerySettings(top_k=9, smoothing_um=300.0, companion=0.4)
+    answer = ask(reference, sections[3], settings=settings)
+    assert answer.adata.obsm["stretrieve_neighbours"].shape[1] == 18
+    for row, gene in ((0, "SIM-A0"), (40, "SIM-B7")):
+        table = answer.explain(row, gene)
+        predicted = answer.adata[:, gene].X[row, 0]
+        assert float((table["weight"] * table["value"]).sum()) == pytest.approx(predicted, rel=1e-6)
+        assert table["weight"].iloc[-1] == pytest.approx(0.4)
+
+
 def test_uniform_prediction_is_the_mean_of_named_measured_spots(result, sections):
     table = result.explain("1x1", "SIM-A3")
     by_uid = {

@@ -21,6 +21,7 @@ from tests.query.interrupted import part_files, run_child
 
 SETTINGS = QuerySettings(top_k=12, batch_size=16)
 BOTH = dataclasses.replace(SETTINGS, centring=Centring.BOTH)
+SMOOTH = dataclasses.replace(SETTINGS, smoothing_um=300.0, companion=0.5)
 
 
 @pytest.fixture
@@ -57,11 +58,10 @@ def assert_same(got, wanted):
     assert uids[0] == uids[1]
 
 
-@pytest.mark.parametrize("centring", [Centring.NONE, Centring.BOTH])
+@pytest.mark.parametrize("settings", [SETTINGS, BOTH, SMOOTH], ids=["plain", "both", "smooth"])
 def test_groups_batches_processes_and_devices_change_no_value(
-    reference, question, centring, monkeypatch
+    reference, question, settings, monkeypatch
 ):
-    settings = dataclasses.replace(SETTINGS, centring=centring)
     wanted = ask(reference, question, settings=settings)
     monkeypatch.setattr(groups, "MAX_ROWS", 16)
     for batch_size, workers, devices in ((64, 1, ()), (1, 2, ()), (16, 1, ("cpu", "cpu", "cpu"))):
@@ -110,8 +110,8 @@ def test_an_answer_is_found_again_and_another_is_not_taken_for_it(
 
 @pytest.mark.parametrize(
     ("settings", "sparse", "points"),
-    [(SETTINGS, False, (5, 10, 11)), (BOTH, True, (4, 13))],
-    ids=["one-pass", "two-passes"],
+    [(SETTINGS, False, (5, 10, 11)), (BOTH, True, (4, 13)), (SMOOTH, False, (4, 13))],
+    ids=["one-pass", "two-passes", "smooth"],
 )
 def test_a_query_that_died_goes_on_where_it_was(
     reference, question, tmp_path, small_groups, settings, sparse, points

@@ -102,7 +102,9 @@ class FittedEngine(Fitted):
         embedding = self.space.image(sample, inputs)
         if self.calibration is None:
             return retrieved(self.predictor, embedding, self.genes)
-        found = self.predictor.predict(embedding.astype(np.float32), self.genes)
+        found = self.predictor.predict(
+            embedding.astype(np.float32), self.genes, xy_um=sample.section.xy_um
+        )
         columns = np.arange(len(self.genes))
         ends = self.calibration.intervals(found.mean, found.spread, columns)
         return Prediction(
@@ -133,9 +135,9 @@ class EngineLine(Line):
 
     Its features are those of the shared backbone beside colour and texture statistics.
 
-    Number of neighbours, weights, fusion of both similarities, centring, balance of patients and the
-    share of the regression are chosen, and interval widths measured, on training patients that were
-    held out in turn, with the embedder fitted without them.
+    Number of neighbours, weights, fusion of both similarities, centring, balance of patients,
+    smoothing and the share of the regression are chosen, and interval widths measured, on training
+    patients that were held out in turn, with the embedder fitted without them.
 
     Parameters
     ----------
@@ -206,6 +208,7 @@ def _pool(space: Space, training: Training) -> ArrayPool:
         training.genes,
         sections=[str(name) for name in training.names],
         patients=[str(name) for name in training.patients],
+        xy_um=np.concatenate([sample.section.xy_um for sample in samples]),
     )
 
 
