@@ -15,7 +15,8 @@ def compiled(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]
     The module that uses it should be imported inside the function that needs it: Numba takes half a
     second to import. Compiled functions let other threads run, and start none themselves; see
     :func:`stretrieve.indexes.rescore.for_parts`. The machine code is kept beside the module, or in the
-    user's cache folder where that cannot be written, or not at all where neither can.
+    user's cache folder where that cannot be written, or not at all where neither can. Division by zero
+    gives NaN or infinity, as in NumPy.
 
     Parameters
     ----------
@@ -24,8 +25,9 @@ def compiled(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]
     """
     from numba import njit
 
+    options = {"nogil": True, "error_model": "numpy"}
     try:
-        made: Callable[Arguments, Value] = njit(nogil=True, cache=True)(function)
+        made: Callable[Arguments, Value] = njit(cache=True, **options)(function)
     except (RuntimeError, OSError):  # there is no folder that could keep it
-        made = njit(nogil=True)(function)
+        made = njit(**options)(function)
     return made

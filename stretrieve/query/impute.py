@@ -112,7 +112,7 @@ class StoredRows:
     ) -> StoredRows:
         """Take all rows and columns unless told otherwise."""
         if sparse.issparse(values):
-            values = sparse.csr_matrix(values)
+            values = values if isinstance(values, sparse.csr_matrix) else sparse.csr_matrix(values)
             values = values if values.has_canonical_format else _canonical(values)
         else:
             values = np.asarray(values)
@@ -202,8 +202,8 @@ def _votes(
         stored.rows[weights.indices],
         weights.data.astype(np.float64),
         groups[weights.indices],
-        np.zeros(shape) if offsets is None else offsets,
-        np.ones(shape, dtype=np.bool_) if measured is None else measured,
+        np.zeros(shape) if offsets is None else np.ascontiguousarray(offsets),
+        np.ones(shape, dtype=np.bool_) if measured is None else np.ascontiguousarray(measured),
     )
 
 
@@ -215,5 +215,6 @@ def _filler(votes: Votes, stored: StoredRows, out: Moments) -> Callable[[slice],
         values = stored.values[:, stored.genes]
         return lambda part: kernel.dense_moments(votes, values, part.start, part.stop, out)
     matrix: Any = stored.values
-    entries = kernel.Entries(matrix.indptr, matrix.indices, matrix.data, stored.genes.start)
+    whole = stored.shape[1] == matrix.shape[1]
+    entries = kernel.Entries(matrix.indptr, matrix.indices, matrix.data, stored.genes.start, whole)
     return lambda part: kernel.sparse_moments(votes, entries, part.start, part.stop, out)

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 _DENSE_BLOCK = 512
-_SPARSE_BLOCK = 4096
+_SPARSE_BLOCK = 32_768
 _LINE = 16
 """Entries of four bytes that are fetched from memory at once."""
 
@@ -75,12 +75,15 @@ class Entries(NamedTuple):
         As in a CSR matrix.
     first
         Column of the first gene wanted; the others follow.
+    whole
+        Whether all genes are wanted, so that it pays to fetch rows ahead.
     """
 
     pointers: npt.NDArray[Any]
     columns: npt.NDArray[Any]
     values: npt.NDArray[Any]
     first: int
+    whole: bool
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -236,7 +239,7 @@ def _entries(values: Entries, row: int, start: int, n: int) -> tuple[int, int]:
 
 @compiled
 def _fetch_row(votes: Votes, neighbour: int, values: Entries) -> None:
-    if neighbour < len(votes.rows):
+    if values.whole and neighbour < len(votes.rows):
         row = votes.rows[neighbour]
         for entry in range(values.pointers[row], values.pointers[row + 1], _LINE):
             _fetch(values.values, entry)
@@ -302,14 +305,15 @@ def _add_offsets(votes: Votes, query: int, start: int, sums: Floats, support: Fl
 def _finish(
     first: Floats, second: Floats, support: Floats, query: int, start: int, out: Moments
 ) -> None:
-    """Turn the sums of a block of genes into what is wanted."""
+    """Turn the sums of a block of genes into what is wanted; 0 / 0 is NaN."""
+    block = slice(start, start + len(first))
+    means, spreads, total = out.mean[query, block], out.spread[query, block], support[0]
     for gene in range(len(first)):
-        mean = spread = np.nan
-        if support[0, gene] > 0:
-            mean = first[gene] / support[0, gene]
-            spread = np.sqrt(max(second[gene] / support[0, gene] - mean * mean, 0.0))
-        out.mean[query, start + gene], out.spread[query, start + gene] = mean, spread
-    for gene in range(min(len(first), out.coverage.shape[1] - start)):
-        total, squares = support[0, gene], support[1, gene]
-        out.coverage[query, start + gene] = total
-        out.n_effective[query, start + gene] = total * total / squares if total > 0 else 0.0
+        mean = first[gene] / total[gene]
+        variance = second[gene] / total[gene] - mean * mean
+        means[gene], spreads[gene] = mean, np.sqrt(0.0 if variance < 0 else variance)
+    coverage, n_effective = out.coverage[query, block], out.n_effective[query, block]
+    for gene in range(len(coverage)):
+        coverage[gene] = total[gene]
+        voters = total[gene] * total[gene] / support[1, gene]
+        n_effective[gene] = voters if total[gene] > 0 else 0.0

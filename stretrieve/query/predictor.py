@@ -177,13 +177,7 @@ class Predictor:
     def impute(self, found: Found, genes: Sequence[str] | None = None) -> Prediction:
         """Predict some genes, or all, from what was found."""
         names = [str(g) for g in self.pool.genes.index] if genes is None else list(genes)
-        blocks = [
-            self._impute_block(found, names[start : start + GENES_PER_BLOCK])
-            for start in range(0, len(names), GENES_PER_BLOCK)
-        ]
-        mean, spread, n_effective, coverage = (
-            np.concatenate(part, axis=1) for part in zip(*blocks, strict=True)
-        )
+        mean, spread, n_effective, coverage = self._average(found, names)
         intervals = {}
         if self.calibration is not None:
             columns = gene_columns(self.pool, names)
@@ -199,9 +193,7 @@ class Predictor:
             intervals=intervals,
         )
 
-    def _impute_block(
-        self, found: Found, genes: Sequence[str]
-    ) -> tuple[npt.NDArray[np.float64], ...]:
+    def _average(self, found: Found, genes: Sequence[str]) -> tuple[npt.NDArray[np.float64], ...]:
         averaged = self.retriever.average(found, genes)
         columns = gene_columns(self.pool, genes)
         mean = self.blend.average(averaged.mean, found.smoothed, columns)
