@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 import sys
 import time
@@ -48,6 +49,7 @@ PARTS: Final = "parts"
 CACHE: Final = "cache"
 
 _MAP_GENES: Final = 4
+_SHOWS_ONLY: Final = ("cli", "report", "testing")
 _IRRELEVANT: Final = (
     "embedders", "seeds", "single_seed", "workers", "engine", "controls", "embedder_config",
 )  # fmt: skip
@@ -155,7 +157,8 @@ class Workbench:
             for name in (task.line, getattr(line, "embedder", task.line))
         }
         kept = {name: value for name, value in settings.items() if name not in _IRRELEVANT}
-        facts = [__version__, kept, own, self._cohort, self.folds[task.fold].name, task.line]
+        code = [__version__, code_digest()]
+        facts = [*code, kept, own, self._cohort, self.folds[task.fold].name, task.line]
         return sha256_text(canonical_json([*facts, task.seed]))
 
     def prepare_features(self) -> None:
@@ -273,6 +276,21 @@ class Workbench:
     def _maps(sets: GeneSets, prediction: Prediction) -> npt.NDArray[np.float32]:
         columns = [sets.panel.index(gene) for gene in map_genes(sets)]
         return prediction.mean[:, columns].astype(np.float32)
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return the digest of this package's code, as far as it decides a score."""
+    import stretrieve
+
+    return digest_code(Path(stretrieve.__file__).parent)
+
+
+def digest_code(package: Path) -> str:
+    """Return one digest of all modules of a package but those that only show results."""
+    paths = [path.relative_to(package) for path in package.rglob("*.py")]
+    kept = sorted(path.as_posix() for path in paths if path.parts[0] not in _SHOWS_ONLY)
+    return sha256_text(canonical_json([[name, (package / name).read_text()] for name in kept]))
 
 
 def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -13,7 +13,14 @@ import pytest
 from stretrieve.embedders import EMBEDDERS
 from stretrieve.embedders.colour import ColourEmbedder
 from stretrieve.errors import InputError, OutputExistsError, SectionError
-from stretrieve.evaluation import EvaluationSettings, LeaveOut, plan, run, summarise
+from stretrieve.evaluation import (
+    EvaluationSettings,
+    LeaveOut,
+    plan,
+    run,
+    summarise,
+    workbench,
+)
 from stretrieve.evaluation.runner import read_run
 from stretrieve.evaluation.summary import comparisons, control_verdicts, macro_scores
 from tests.evaluation.settings import SETTINGS
@@ -91,17 +98,39 @@ def test_other_settings_are_not_taken_for_finished(evaluated, tmp_path):
     assert 0 < planned.n_done < planned.n_tasks
 
 
-def test_processes_do_not_change_the_result(cohort, evaluated, tmp_path):
-    settings = dataclasses.replace(SMALL, workers=2)
-    assert not run(cohort, tmp_path / "out", settings=settings).failures
-    scores = {
-        line["line"]: line["scores"]["pcc_gene ALL"]["mean"]
-        for line in summarise(tmp_path / "out")["lines"]
-    }
-    for line in evaluated.summary["lines"]:
-        if line["line"] in scores and not line["stochastic"]:
-            expected = line["scores"]["pcc_gene ALL"]["mean"]
-            assert scores[line["line"]] == pytest.approx(expected, abs=1e-6)
+def test_results_of_other_code_are_not_taken_for_finished(evaluated, monkeypatch):
+    assert plan(evaluated.sheet, evaluated.out, SETTINGS).n_done == evaluated.outcome.n_tasks
+    monkeypatch.setattr(workbench, "code_digest", lambda: "another")
+    assert plan(evaluated.sheet, evaluated.out, SETTINGS).n_done == 0
+
+
+def test_the_digest_of_the_code_sees_what_decides_a_score(tmp_path):
+    for name in ("query/a.py", "cli/b.py", "report/c.py"):
+        path = tmp_path / name
+        path.parent.mkdir()
+        path.write_text("x = 1")
+    first = workbench.digest_code(tmp_path)
+    (tmp_path / "report/c.py").write_text("x = 2")
+    assert workbench.digest_code(tmp_path) == first
+    (tmp_path / "query/a.py").write_text("x = 2")
+    assert workbench.digest_code(tmp_path) != first
+
+
+def test_processes_do_not_change_the_result(evaluated, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(evaluated.out, out)
+    redone = ["00-A/ridge-seed0", "02-C/rrr-seed0"]
+    for part in redone:
+        shutil.rmtree(out / "parts" / part)
+    settings = dataclasses.replace(SETTINGS, workers=2)
+    outcome = run(evaluated.sheet, out, settings=settings, resume=True)
+    assert (outcome.n_tasks - outcome.n_resumed, outcome.failures) == (2, ())
+    for part in redone:
+        found, expected = (
+            pd.read_parquet(folder / "parts" / part / "scores.parquet")
+            for folder in (out, evaluated.out)
+        )
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_a_plan_writes_nothing(cohort, tmp_path):
