@@ -82,7 +82,7 @@ def headline(summary: Mapping[str, Any]) -> str:
 
 
 def plain_words(summary: Mapping[str, Any]) -> str:
-    """Say what the compared line beats and what beats it."""
+    """Say what the compared line beats and what beats it, by how much, and what its intervals cover."""
     first = subject(summary)
     titles = {line["line"]: line["title"] for line in summary["lines"]}
     oracles = {line["line"] for line in summary["lines"] if line["family"] == "oracle"}
@@ -91,13 +91,38 @@ def plain_words(summary: Mapping[str, Any]) -> str:
         for row in summary["comparisons"]
         if row["first"] == first and row["second"] not in oracles and row["difference"] is not None
     ]
-    above = [titles[row["second"]] for row in rows if row["difference"] > 0]
-    below = [titles[row["second"]] for row in rows if row["difference"] < 0]
-    parts = [f"On HVG50 {titles[first]} is above: {', '.join(above) or 'nothing'}."]
-    parts.append(f"It is below: {', '.join(below) or 'nothing'}.")
+    rows.sort(key=lambda row: abs(row["difference"]))
+    above = [_difference(row, titles) for row in rows if row["difference"] > 0]
+    below = [_difference(row, titles) for row in rows if row["difference"] < 0]
+    parts = [f"On HVG50 {titles[first]} is above: {'; '.join(above) or 'nothing'}."]
+    parts.append(f"It is below: {'; '.join(below) or 'nothing'}.")
     sure = [r for r in rows if r["p_value"] is not None and r["p_value"] < 0.05]
-    parts.append(f"{len(sure)} of {len(rows)} differences have p < 0.05 over patients.")
-    return " ".join(parts)
+    parts.append(
+        f"In brackets: 95 % over patients; * p < 0.05 over patients ({len(sure)} of {len(rows)})."
+    )
+    return " ".join([*parts, _coverage(summary, first)]).strip()
+
+
+def _difference(row: Mapping[str, Any], titles: Mapping[str, str]) -> str:
+    """Return a line with how far it is away, such as ``image kNN by 0.037* [+0.018, +0.075]``."""
+    sure = row["p_value"] is not None and row["p_value"] < 0.05
+    text = f"{titles[row['second']]} by {abs(row['difference']):.3f}{'*' if sure else ''}"
+    if row["low"] is None:
+        return text
+    return text + f" [{row['low']:+.3f}, {row['high']:+.3f}]".replace("-", "−")
+
+
+def _coverage(summary: Mapping[str, Any], name: str) -> str:
+    """Say what the 90 % intervals of a line cover; nothing for a line without intervals."""
+    (line,) = [line for line in summary["lines"] if line["line"] == name]
+    found = line["scores"].get("interval_coverage@0.9 ALL")
+    if not found:
+        return ""
+    each = sorted(found["patients"].values())
+    return (
+        f"Its 90 % intervals cover {found['mean']:.3f} of the measured values, from {each[0]:.3f} "
+        f"to {each[-1]:.3f} by patient."
+    )
 
 
 def markdown_page(

@@ -12,6 +12,9 @@ MISSING: Final = "–"
 MIN_FOR_TEST: Final = 6
 """Patients below which a Wilcoxon test cannot reach 0.05."""
 
+_MAX_FOLDS: Final = 6
+"""More folds than this are shown by their mean and range."""
+
 _SUBJECTS: Final = ("engine", "average")
 _MAIN: Final = "pcc_gene HVG50"
 
@@ -248,6 +251,9 @@ def ablation_table(summary: Summary) -> Table:
         for change, score in scores.items():
             if change and ", " not in change:
                 rows.setdefault(change, {})[column] = score - scores[""]
+    if len(columns) > _MAX_FOLDS:
+        rows = {change: _spread(found) for change, found in rows.items()}
+        columns = list(_spread({"": 0.0}))
     cells = [
         (change, *(_signed(found.get(column)) for column in columns))
         for change, found in sorted(rows.items())
@@ -259,6 +265,13 @@ def ablation_table(summary: Summary) -> Table:
         "Change in mean correlation on the 200 most variable genes of training patients that were held "
         "out, by fold; the choice saw these figures and never the test patient.",
     )
+
+
+def _spread(found: Mapping[str, float]) -> dict[str, float]:
+    """Return a few numbers for those of many folds."""
+    values = sorted(found.values())
+    mean = sum(values) / len(values)
+    return {"mean over folds": mean, "lowest": values[0], "highest": values[-1]}
 
 
 def _changes(changes: Mapping[str, Any]) -> str:
@@ -298,12 +311,16 @@ def control_table(summary: Summary) -> Table:
 
 
 def audit_table(summary: Summary) -> Table:
-    """Return the leak audit."""
+    """Return the leak audit: one row a check where every fold is clean, else one a finding."""
     rows = [
-        (row["fold"], row["check"], str(row["n"]), row["detail"] or "clean")
+        (row["check"], row["fold"], str(row["n"]), row["detail"])
         for row in summary["audit"]
+        if row["n"]
     ]
-    return Table("Leak audit", ("fold", "check", "found", "where"), tuple(rows))
+    found = {row[0] for row in rows}
+    checks = dict.fromkeys(row["check"] for row in summary["audit"])
+    rows += [(check, "all", "0", "clean") for check in checks if check not in found]
+    return Table("Leak audit", ("check", "fold", "found", "where"), tuple(rows))
 
 
 def failure_table(summary: Summary) -> Table:

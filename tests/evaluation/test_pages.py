@@ -15,6 +15,7 @@ from stretrieve.report.evaluation_tables import (
     Table,
     ablation_table,
     all_tables,
+    audit_table,
     markdown,
     verdict,
 )
@@ -79,8 +80,20 @@ def test_every_table_of_a_sister_section_run_is_marked(evaluated):
 
 def test_plain_words_name_what_is_beaten(evaluated):
     words = plain_words(evaluated.summary)
-    assert "mean profile" in words.partition("It is below")[0]
+    (row,) = [
+        row for row in evaluated.summary["comparisons"]
+        if (row["first"], row["second"]) == ("engine", "mean-profile")
+    ]  # fmt: skip
+    expected = f"mean profile by {row['difference']:.3f} [+{row['low']:.3f}, +{row['high']:.3f}]"
+    assert expected in words.partition("It is below")[0]
     assert "molecular-oracle" not in words
+    assert re.search(r"90 % intervals cover 0\.\d+ of the measured values, from 0\.\d+ to", words)
+
+
+def test_a_difference_that_a_test_shows_is_starred(evaluated):
+    rows = [{**row, "p_value": 0.03} for row in evaluated.summary["comparisons"]]
+    words = plain_words({**evaluated.summary, "comparisons": rows})
+    assert re.search(r"mean profile by 0\.\d+\*", words)
 
 
 def test_ablation_is_one_change_at_a_time():
@@ -97,6 +110,28 @@ def test_ablation_is_one_change_at_a_time():
         ("softmax over 200 at temperature 0.2", "−0.100"),
         ("top_k 20", "+0.050"),
     )
+
+
+def test_many_folds_are_shown_by_mean_and_range():
+    facts = [
+        {"fold": str(i), "seed": 0, "candidates": [
+            {"changes": {}, "mean": 0.1}, {"changes": {"top_k": 20}, "mean": 0.1 + i / 100},
+        ]}
+        for i in range(7)
+    ]  # fmt: skip
+    table = ablation_table({"lines": [{"family": "engine", "fits": {"facts": facts}}]})
+    assert table.columns == ("change", "mean over folds", "lowest", "highest")
+    assert table.rows == (("top_k 20", "+0.030", "+0.000", "+0.060"),)
+
+
+def test_an_audit_names_findings_and_is_short_without():
+    rows = [
+        {"check": check, "fold": fold, "n": n, "detail": "s1" if n else ""}
+        for check, fold, n in (("genes", "A", 0), ("genes", "B", 0), ("images", "A", 2))
+    ]
+    assert audit_table({"audit": rows}).rows == (
+        ("images", "A", "2", "s1"), ("genes", "all", "0", "clean"),
+    )  # fmt: skip
 
 
 def test_verdicts():
