@@ -21,6 +21,7 @@ Summary = Mapping[str, Any]
 _LEVELS: Final = (0.5, 0.8, 0.9)
 _MAX_MAP_LINES: Final = 4
 _MAX_SECTIONS: Final = 6
+_SHORT_NAME: Final = 3
 _INK, _GREY, _BLUE, _RED = "#222222", "#9a9a9a", "#3b6ea8", "#b3443c"
 _FAMILY_COLOURS: Final = {
     "baseline": _GREY,
@@ -101,7 +102,8 @@ def gene_figure(scores: pd.DataFrame, summary: Summary) -> Any | None:
     for box, line in zip(boxes["boxes"], lines, strict=True):
         box.set_facecolor(_FAMILY_COLOURS.get(line["family"], _GREY))
         box.set_edgecolor(_INK)
-    axes.set_yticks(range(1, len(lines) + 1), [line["title"] for line in lines], fontsize=8)
+    titles = [_wrap(line["title"], 44) for line in lines]
+    axes.set_yticks(range(1, len(lines) + 1), titles, fontsize=8)
     axes.invert_yaxis()
     axes.axvline(0, color=_INK, linewidth=0.8)
     axes.set_xlabel("Pearson r of a gene, mean over patients (panel of the folds)")
@@ -159,7 +161,8 @@ def coverage_figure(summary: Summary) -> Any | None:
         axes.bar(places, [row.get(p) or np.nan for p in patients], width * 0.95, label=title)
     axes.axhspan(0.85, 0.95, color=_GREY, alpha=0.25, linewidth=0)
     axes.axhline(0.9, color=_INK, linewidth=0.8)
-    axes.set_xticks(np.arange(len(patients)) + 0.4 - width / 2, patients)
+    slant = {"rotation": 40, "ha": "right"} if max(map(len, patients)) > _SHORT_NAME else {}
+    axes.set_xticks(np.arange(len(patients)) + 0.4 - width / 2, patients, fontsize=8, **slant)
     axes.set_ylim(0, 1)
     axes.set_xlabel("held-out patient")
     axes.set_ylabel("coverage of 90 % intervals")

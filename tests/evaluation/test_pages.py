@@ -18,6 +18,7 @@ from stretrieve.report.evaluation_tables import (
     audit_table,
     markdown,
     verdict,
+    without_table,
 )
 
 
@@ -110,6 +111,22 @@ def test_ablation_is_one_change_at_a_time():
         ("softmax over 200 at temperature 0.2", "−0.100"),
         ("top_k 20", "+0.050"),
     )
+
+
+def test_what_was_chosen_is_undone_one_at_a_time():
+    soft = {"weights": "softmax", "top_k": 200, "temperature": 0.2}
+    candidates = [
+        {"changes": {}, "mean": 0.2},
+        {"changes": {"centring": "both"}, "mean": 0.25},
+        {"changes": {"centring": "both", **soft}, "mean": 0.3},
+        {"changes": {"centring": "both", "companion": 0.5, **soft}, "mean": 0.4},
+    ]
+    fact = {"fold": "A", "seed": 0, "changes": candidates[-1]["changes"], "candidates": candidates}
+    table = without_table({"lines": [{"family": "engine", "fits": {"facts": [fact]}}]})
+    assert table.rows == (("without companion 0.5", "−0.100"),)
+    fact["changes"] = candidates[2]["changes"]
+    table = without_table({"lines": [{"family": "engine", "fits": {"facts": [fact]}}]})
+    assert table.rows == (("without softmax over 200 at temperature 0.2", "−0.050"),)
 
 
 def test_many_folds_are_shown_by_mean_and_range():
