@@ -35,6 +35,7 @@ from stretrieve.slides.types import PatchBatch
 from stretrieve.specs import PatchSpec
 
 _TOWER = "image_encoder."
+_IMAGE_HEAD = "image_projection"
 
 
 class BimodalCore(Embedder):
@@ -287,6 +288,9 @@ class BimodalCore(Embedder):
         try:
             self._panel = GenePanel.from_arrays(stored.fitted["genes"], stored.arrays)
             model = self._empty_model(len(self._panel), int(stored.fitted["dim"]))
+            landmarks = stored.arrays.get(f"{_IMAGE_HEAD}.landmarks")
+            if landmarks is not None:
+                model.use_kernel(len(landmarks))
             state = {k: torch.from_numpy(v) for k, v in stored.arrays.items() if k in _keys(model)}
             missing = model.load_state_dict(state, strict=False).missing_keys
         except (KeyError, RuntimeError) as error:

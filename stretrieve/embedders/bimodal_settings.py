@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from stretrieve.errors import ConfigError, explain
 from stretrieve.models.encoders import EncoderSettings
@@ -102,6 +103,9 @@ class BimodalSettings:
         Of random starts.
     """
 
+    feeds_heads_directly: ClassVar[bool] = True
+    """Whether nothing lies between the tower's features and the image head."""
+
     encoder: EncoderSettings = field(default_factory=EncoderSettings)
     patch_px: int = 224
     side_um: float = 200.0
@@ -145,6 +149,15 @@ class BimodalSettings:
         return self.dim if self.head is Head.MLP else self.joint.n_components
 
     def _check_start(self) -> None:
+        closed = self.feeds_heads_directly and self.head is Head.CLOSED_FORM
+        if not self.joint.is_linear and not closed:
+            raise ConfigError(
+                explain(
+                    "joint.method",
+                    got=self.joint.method.value,
+                    expected="'ridge', 'cca' or 'pca' where something is trained",
+                )
+            )
         linear = self.start is Start.CLOSED_FORM
         if linear and self.head is Head.MLP and self.dim < 2 * self.joint.n_components:
             raise ConfigError(

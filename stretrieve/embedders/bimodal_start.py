@@ -13,6 +13,8 @@ from stretrieve.embedders.bimodal_settings import BimodalSettings, ExpressionInp
 from stretrieve.models.bimodal import BimodalModel
 from stretrieve.models.encoders import PatchEncoder
 from stretrieve.models.joint import JointSpace
+from stretrieve.models.kernels import Kernel
+from stretrieve.models.projection import KernelHead
 from stretrieve.models.stages import trained_parameters
 
 
@@ -84,12 +86,23 @@ def start_model(
     model = empty_model(settings, encoder, n_genes=n_genes, dim=dim)
     if joint is not None:
         model.standardise_features(joint.feature_mean, joint.feature_scale)
+        if joint.kernel is not None:
+            start_kernel_head(model, joint.image_map, joint.kernel)
         start_linear_heads(model, joint.image_map, joint.expression_map)
     elif settings.expression_input is not ExpressionInput.LOG:
         pooled = np.concatenate(features).astype(np.float64)
         scale = pooled.std(axis=0)
         model.standardise_features(pooled.mean(axis=0), np.where(scale > 1e-8, scale, 1.0))
     return model
+
+
+def start_kernel_head(
+    model: BimodalModel, image_map: npt.NDArray[np.floating], kernel: Kernel
+) -> None:
+    """Let the image head compute a map ``(n_landmarks, dim)`` of a kernel's values."""
+    weight = torch.from_numpy(np.ascontiguousarray(image_map.T))
+    head = model.use_kernel(len(kernel.landmarks))
+    head.start(torch.from_numpy(kernel.landmarks), kernel.width, weight)
 
 
 def start_linear_heads(
@@ -102,5 +115,7 @@ def start_linear_heads(
         (model.image_projection, image_map),
         (model.expression_projection, expression_map),
     ):
+        if isinstance(head, KernelHead):
+            continue
         weight = torch.from_numpy(weights.T.astype(np.float32).copy())
         head.start_linear(weight, torch.zeros(len(weight)))

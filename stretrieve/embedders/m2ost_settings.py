@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar
 
 from stretrieve.embedders.bimodal_settings import (
     BimodalSettings,
@@ -52,6 +53,8 @@ class M2ostEmbedderSettings(BimodalSettings):
         squared error, random start, 250 genes, Adam 1e-4 without decay. Overrides the settings that
         say otherwise; the joint space is then expression itself.
     """
+
+    feeds_heads_directly: ClassVar[bool] = False
 
     network: M2ostSettings = field(default_factory=M2ostSettings)
     side_um: float = 112.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from stretrieve.embedders.bimodal_settings import (
     BimodalSettings,
@@ -31,6 +32,8 @@ class MclstexpSettings(BimodalSettings):
         against identity at temperature 1, AdamW 1e-4 with decay 1e-3. Overrides the settings that
         say otherwise.
     """
+
+    feeds_heads_directly: ClassVar[bool] = False
 
     transformer: TransformerSettings = field(default_factory=TransformerSettings)
     compat: bool = False

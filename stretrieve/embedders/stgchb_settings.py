@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from stretrieve.embedders.bimodal_settings import (
     BimodalSettings,
@@ -69,6 +70,8 @@ class StgchbSettings(BimodalSettings):
         with the mixed bottleneck, AdamW 1e-3 with decay 1e-3, batches of one section. Overrides the
         settings that say otherwise.
     """
+
+    feeds_heads_directly: ClassVar[bool] = False
 
     dim: int = 128
     dropout: float = 0.4

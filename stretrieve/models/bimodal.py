@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from stretrieve.models.encoders import PatchEncoder
-from stretrieve.models.projection import LinearHead, ProjectionHead
+from stretrieve.models.projection import KernelHead, LinearHead, ProjectionHead
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class BimodalModel(nn.Module):
             else nn.Identity()
         )
         expression_dim = expression_width or n_genes
-        self.image_projection: ProjectionHead | LinearHead
+        self.image_projection: ProjectionHead | LinearHead | KernelHead
         self.expression_projection: ProjectionHead | LinearHead
         if linear:
             self.image_projection = LinearHead(image_encoder.dim, dim=dim)
@@ -109,6 +109,14 @@ class BimodalModel(nn.Module):
             self.expression_projection = ProjectionHead(expression_dim, dim=dim, dropout=dropout)
         self.register_buffer("feature_mean", torch.zeros(image_encoder.dim))
         self.register_buffer("feature_scale", torch.ones(image_encoder.dim))
+
+    def use_kernel(self, n_landmarks: int) -> KernelHead:
+        """Put an unset kernel head in place of the image head, and return it."""
+        head = KernelHead(
+            len(self.feature_mean), n_landmarks=n_landmarks, dim=self.image_projection.dim
+        )
+        self.image_projection = head.to(self.feature_mean.device)
+        return head
 
     @torch.no_grad()
     def standardise_features(

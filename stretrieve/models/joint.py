@@ -1,9 +1,9 @@
-"""Joint spaces in closed form: linear maps of image features and of expression into one space."""
+"""Joint spaces in closed form: maps of image features and of expression into one space."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -11,12 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve.errors import ConfigError, ShapeError, explain
+from stretrieve.models.kernels import PENALTIES, Kernel, kernels
 
 Matrix = npt.NDArray[np.float64]
 
 ALPHAS: Final = (10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 1e4, 3e4, 1e5, 3e5)
+MARGIN: Final = 0.01
+"""A kernel has to follow held-out expression better than a linear map by this much correlation."""
 _EXPRESSION_PCS: Final = 64
 _MAX_FOLDS: Final = 5
+_FLAT: Final = 1e30
+"""Scale of features that do not vary: whatever they are in a query, they become 0."""
 
 
 class JointMethod(StrEnum):
@@ -28,6 +33,10 @@ class JointMethod(StrEnum):
     """Directions of largest correlation, with ridge-regularised covariances."""
     PCA = "pca"
     """Whitened principal components of each modality, turned onto each other (Procrustes)."""
+    KERNEL = "kernel"
+    """As ``ridge``, on radial basis functions of the features: what is not linear is followed, too."""
+    AUTO = "auto"
+    """``kernel`` where it follows held-out expression clearly better, else ``ridge``."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,7 @@ class JointSettings:
         Width of the joint space; fewer when there are fewer spots or genes.
     alpha
         Ridge penalty on standardised features; ``None`` chooses it on held-out patients (sections
-        when there is one patient, blocks of spots when there is one section).
+        when there is one patient, blocks of spots when there is one section). So is a kernel's width.
     """
 
     method: JointMethod = JointMethod.RIDGE
@@ -55,21 +64,29 @@ class JointSettings:
         if self.alpha is not None and not self.alpha > 0:
             raise ConfigError(explain("alpha", got=self.alpha, expected="a number above 0"))
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether the image side is a linear map, with which a trained head can start."""
+        return self.method not in (JointMethod.KERNEL, JointMethod.AUTO)
+
 
 @dataclass(frozen=True)
 class JointSpace:
-    """Two linear maps into one space.
+    """Two maps into one space; linear, but for a kernel on the image side.
 
     Parameters
     ----------
     feature_mean, feature_scale
         ``(feature_dim,)`` statistics of the training patches.
     image_map
-        ``(feature_dim, dim)`` applied to standardised features.
+        ``(feature_dim, dim)`` applied to standardised features; ``(n_landmarks, dim)`` applied to the
+        kernel's values.
     expression_map
         ``(n_genes, dim)`` applied to centred expression.
     alpha
         Ridge penalty that was used.
+    kernel
+        Applied to standardised features first; ``None`` for a linear map.
     """
 
     feature_mean: Matrix
@@ -77,6 +94,7 @@ class JointSpace:
     image_map: Matrix
     expression_map: Matrix
     alpha: float
+    kernel: Kernel | None = None
 
     @property
     def dim(self) -> int:
@@ -86,7 +104,8 @@ class JointSpace:
     def embed_features(self, features: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Map features ``(n_patches, feature_dim)`` to ``(n_patches, dim)``."""
         standard = (np.asarray(features, np.float64) - self.feature_mean) / self.feature_scale
-        return (standard @ self.image_map).astype(np.float32)
+        inputs = standard if self.kernel is None else self.kernel(standard)
+        return (inputs @ self.image_map).astype(np.float32)
 
     def embed_expression(self, centred: npt.ArrayLike) -> npt.NDArray[np.float32]:
         """Map centred expression ``(n_spots, n_genes)`` to ``(n_spots, dim)``."""
@@ -94,20 +113,28 @@ class JointSpace:
 
     def to_arrays(self) -> dict[str, npt.NDArray[np.float64]]:
         """Return everything as named arrays; :meth:`from_arrays` rebuilds it."""
-        return {
+        own = {
             "joint.feature_mean": self.feature_mean,
             "joint.feature_scale": self.feature_scale,
             "joint.image_map": self.image_map,
             "joint.expression_map": self.expression_map,
             "joint.alpha": np.array([self.alpha]),
         }
+        if self.kernel is not None:
+            own["joint.landmarks"] = self.kernel.landmarks
+            own["joint.kernel_width"] = np.array([self.kernel.width])
+        return own
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[np.float64]]) -> JointSpace:
         """Rebuild a space from :meth:`to_arrays`."""
         names = ("feature_mean", "feature_scale", "image_map", "expression_map")
         parts = [np.asarray(arrays[f"joint.{name}"], dtype=np.float64) for name in names]
-        return cls(parts[0], parts[1], parts[2], parts[3], float(arrays["joint.alpha"][0]))
+        kernel = None
+        if "joint.landmarks" in arrays:
+            landmarks = np.asarray(arrays["joint.landmarks"], dtype=np.float64)
+            kernel = Kernel(landmarks, float(arrays["joint.kernel_width"][0]))
+        return cls(parts[0], parts[1], parts[2], parts[3], float(arrays["joint.alpha"][0]), kernel)
 
 
 def fit_joint_space(
@@ -157,10 +184,13 @@ def fit_joint_space(
         scale = np.full_like(scale, np.sqrt(np.mean(x.var(axis=0))) or np.inf)
     x = (x - mean) / scale
     folds = _folds(sizes, groups)
-    alpha = settings.alpha or _choose_alpha(x, y, folds, settings)
-    image_map, expression_map = _FITTERS[settings.method](x, y, settings.n_components, alpha)
-    finite = np.where(np.isfinite(scale), scale, 1.0)
-    return JointSpace(mean, finite, image_map, expression_map, alpha)
+    best = _choose(_designs(x, settings), y, folds, settings.n_components)
+    fitter = _FITTERS.get(settings.method, _fit_ridge)
+    image_map, expression_map = fitter(best.inputs, y, settings.n_components, best.alphas[0])
+    finite = np.where(np.isfinite(scale), scale, _FLAT)
+    return JointSpace(
+        mean, finite, best.root(image_map), expression_map, best.alphas[0], best.kernel
+    )
 
 
 def _folds(sizes: Sequence[int], groups: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -202,20 +232,55 @@ def _ridge_path(x: Matrix, t: Matrix, alphas: Sequence[float]) -> list[Matrix]:
     return [x.T @ (vectors @ (rotated / (np.maximum(values, 0) + a)[:, None])) for a in alphas]
 
 
-def _choose_alpha(
-    x: Matrix, y: Matrix, folds: npt.NDArray[np.int64], settings: JointSettings
-) -> float:
-    """Return the penalty whose predictions follow held-out expression best."""
-    score = np.zeros(len(ALPHAS))
+@dataclass(frozen=True)
+class _Design:
+    """Inputs of a ridge regression ``(n_spots, ·)`` and the penalties to try on them."""
+
+    inputs: Matrix
+    alphas: tuple[float, ...]
+    kernel: Kernel | None = None
+    whitening: Matrix | None = None
+
+    def root(self, coefficients: Matrix) -> Matrix:
+        """Return coefficients of the features or of the kernel's values."""
+        return coefficients if self.whitening is None else self.whitening @ coefficients
+
+
+def _designs(x: Matrix, settings: JointSettings) -> list[_Design]:
+    given = None if settings.alpha is None else (settings.alpha,)
+    designs = []
+    if settings.method is not JointMethod.KERNEL:
+        designs.append(_Design(x, given or ALPHAS))
+    if not settings.is_linear:
+        for kernel in kernels(x):
+            root = kernel.root()
+            designs.append(_Design(kernel(x) @ root, given or PENALTIES, kernel, root))
+    return designs
+
+
+def _choose(designs: Sequence[_Design], y: Matrix, folds: npt.NDArray[np.int64], n: int) -> _Design:
+    """Return the design whose predictions follow held-out expression best, with its best penalty.
+
+    A linear design gives way to a kernel that is ahead by :data:`MARGIN`.
+    """
+    if len(designs) == len(designs[0].alphas) == 1:
+        return designs[0]
+    scores = [np.zeros(len(design.alphas)) for design in designs]
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
         if train.sum() < 3 or test.sum() < 3:
             continue
-        directions = _components(y[train], settings.n_components)
-        truth = y[test] @ directions
-        for i, coefficients in enumerate(_ridge_path(x[train], y[train] @ directions, ALPHAS)):
-            score[i] += _mean_correlation(x[test] @ coefficients, truth)
-    return ALPHAS[int(score.argmax())]
+        directions = _components(y[train], n)
+        target, truth = y[train] @ directions, y[test] @ directions
+        for design, score in zip(designs, scores, strict=True):
+            x = design.inputs
+            for i, coefficients in enumerate(_ridge_path(x[train], target, design.alphas)):
+                score[i] += _mean_correlation(x[test] @ coefficients, truth)
+    n_folds = len(np.unique(folds))
+    ahead = [0.0 if d.kernel is None else -MARGIN * n_folds for d in designs]
+    best = int(np.argmax([score.max() + a for score, a in zip(scores, ahead, strict=True)]))
+    chosen = designs[best]
+    return replace(chosen, alphas=(chosen.alphas[int(scores[best].argmax())],))
 
 
 def _mean_correlation(predicted: Matrix, truth: Matrix) -> float:

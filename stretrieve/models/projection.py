@@ -87,6 +87,47 @@ class ProjectionHead(nn.Module):
         nn.init.ones_(self.layer_norm.weight)
 
 
+class KernelHead(nn.Module):
+    """Radial basis functions of the features, and a linear map of these; nothing is trained.
+
+    Parameters
+    ----------
+    in_features
+        Width of the features.
+    n_landmarks
+        Number of radial basis functions.
+    dim
+        Width of the joint space.
+    """
+
+    landmarks: Tensor
+    width: Tensor
+
+    def __init__(self, in_features: int, *, n_landmarks: int, dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(n_landmarks, dim, dtype=torch.float64)
+        self.register_buffer("landmarks", torch.zeros(n_landmarks, in_features).double())
+        self.register_buffer("width", torch.ones((), dtype=torch.float64))
+
+    @property
+    def dim(self) -> int:
+        """Width of the joint space."""
+        return self.projection.out_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features ``(batch, in_features)`` to embeddings ``(batch, dim)``."""
+        distances = torch.cdist(features.double(), self.landmarks)
+        return cast("Tensor", self.projection(torch.exp(-(distances**2) / self.width)).float())
+
+    @torch.no_grad()
+    def start(self, landmarks: Tensor, width: float, weight: Tensor) -> None:
+        """Take over ``(n_landmarks, in_features)``, a width and a map ``(dim, n_landmarks)``."""
+        self.landmarks.copy_(landmarks)
+        self.width.fill_(width)
+        self.projection.weight.copy_(weight)
+        nn.init.zeros_(self.projection.bias)
+
+
 class LinearHead(nn.Module):
     """A plain linear map into the joint space.
 

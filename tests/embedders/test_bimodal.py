@@ -50,6 +50,15 @@ def test_bleep_starts_at_the_closed_form():
     assert np.abs(_cosines(start, sections[0]) - _cosines(frozen, sections[0])).max() > 0.1
 
 
+def test_a_kernel_is_for_heads_that_are_not_trained():
+    for name, config in (
+        ("bleep", {}), ("frozen", {"head": "linear"}), ("mclstexp", {"head": "closed-form"}),
+        ("stgchb", {"head": "closed-form"}),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=r"joint\.method"):
+            create_embedder(name, {**config, "joint": {"method": "auto"}})
+
+
 def test_compat_is_the_published_method():
     bleep, sections = _fitted("bleep", compat=True)
     assert bleep.settings.loss == ContrastiveSettings.published()

@@ -44,6 +44,10 @@ class TestFrozenWithTrainedLinearHead(TestFrozen):
     config = MappingProxyType({**TOWER, "head": "linear"})
 
 
+class TestFrozenWithKernel(TestFrozen):
+    config = MappingProxyType({**TOWER, "joint": {"method": "kernel"}})
+
+
 class TestFrozenTransformer(TestFrozen):
     config = MappingProxyType(
         {"encoder": {"backbone": "test_vit"}, "patch_px": 32, "joint": {"method": "cca"}}

@@ -76,11 +76,60 @@ def test_noise_wants_a_larger_penalty_than_signal():
     assert alphas[0] <= alphas[1]
 
 
-def test_constant_feature_has_no_influence():
+def _rings(n=150, n_sections=3, seed=0):
+    """Expression follows the distance from the middle, which no linear map of features gives."""
+    generator = np.random.default_rng(seed)
+    features, expression = [], []
+    for _ in range(n_sections):
+        places = generator.normal(size=(n, 2))
+        radius = np.linalg.norm(places, axis=1, keepdims=True)
+        genes = radius @ np.ones((1, 8)) + 0.2 * generator.normal(size=(n, 8))
+        features.append(places)
+        expression.append(genes - genes.mean(axis=0))
+    return features, expression
+
+
+def _correlation(space, features, expression):
+    predicted, truth = (
+        space.embed_features(features)[:, 0],
+        space.embed_expression(expression)[:, 0],
+    )
+    return float(np.corrcoef(predicted, truth)[0, 1])
+
+
+def test_a_kernel_follows_what_is_not_linear_and_auto_takes_the_better():
+    groups = ["a", "b"]
+    for data, kernel_wins in ((_rings(), True), (_sections(shared=1), False)):
+        features, expression = data
+        found = {}
+        for method in (JointMethod.RIDGE, JointMethod.KERNEL, JointMethod.AUTO):
+            settings = JointSettings(method, n_components=1)
+            space = fit_joint_space(features[:2], expression[:2], groups=groups, settings=settings)
+            found[method] = _correlation(space, features[2], expression[2]), space.kernel
+        assert (found[JointMethod.AUTO][1] is not None) is kernel_wins
+        if kernel_wins:
+            assert found[JointMethod.KERNEL][0] > 0.9 > 0.3 > abs(found[JointMethod.RIDGE][0])
+        winner = JointMethod.KERNEL if kernel_wins else JointMethod.RIDGE
+        assert found[JointMethod.AUTO][0] == found[winner][0]
+
+
+def test_with_every_spot_a_landmark_it_is_kernel_ridge_regression():
+    features, expression = _rings(n=40, n_sections=1)
+    settings = JointSettings(JointMethod.KERNEL, n_components=2, alpha=0.7)
+    space = fit_joint_space(features, expression, groups=["a"], settings=settings)
+    x = (features[0] - features[0].mean(axis=0)) / features[0].std(axis=0)
+    distances = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
+    gram = np.exp(-distances / space.kernel.width)
+    dual = np.linalg.solve(gram + 0.7 * np.eye(40), expression[0] @ space.expression_map)
+    np.testing.assert_allclose(space.embed_features(features[0]), gram @ dual, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [JointMethod.RIDGE, JointMethod.KERNEL])
+def test_constant_feature_has_no_influence(method):
     features, expression = _sections()
     features = [np.concatenate([f, np.full((len(f), 1), 5.0)], axis=1) for f in features]
     space = fit_joint_space(
-        features, expression, groups=["a", "b", "c"], settings=JointSettings(alpha=1.0)
+        features, expression, groups=["a", "b", "c"], settings=JointSettings(method, alpha=1.0)
     )
     changed = features[0].copy()
     changed[:, -1] = 9.0
@@ -89,9 +138,12 @@ def test_constant_feature_has_no_influence():
     )
 
 
-def test_arrays_round_trip():
+@pytest.mark.parametrize("method", ["ridge", "kernel"])
+def test_arrays_round_trip(method):
     features, expression = _sections(n_sections=1)
-    space = fit_joint_space(features, expression, groups=["a"], settings=JointSettings(alpha=1.0))
+    settings = JointSettings(JointMethod(method), alpha=1.0)
+    space = fit_joint_space(features, expression, groups=["a"], settings=settings)
+    assert (space.kernel is not None) is (method == "kernel")
     again = JointSpace.from_arrays(space.to_arrays())
     np.testing.assert_array_equal(
         again.embed_features(features[0]), space.embed_features(features[0])

@@ -22,6 +22,7 @@ from stretrieve.evaluation.lines.embedder import (
 from stretrieve.evaluation.lines.joint import JointLine, inner_splits
 from stretrieve.evaluation.settings import EvaluationSettings
 from stretrieve.evaluation.training_data import Matrix
+from stretrieve.models.joint import JointMethod, JointSettings
 from stretrieve.query import RetrievalSettings
 from stretrieve.query.calibrate import calibrate
 from stretrieve.query.calibration import Calibration
@@ -31,6 +32,7 @@ from stretrieve.query.predictor import Predictor
 from stretrieve.query.scale import sample_spots
 
 NAME: Final = "engine"
+_CLOSED_FORM: Final = ("frozen", "colour")
 MAX_SPOTS: Final = 4_000
 """Training spots that settings and intervals are chosen on; a fixed sample of more."""
 
@@ -133,7 +135,8 @@ class FittedEngine(Fitted):
 class EngineLine(Line):
     """Closed-form embedder, nested choice of settings, intervals.
 
-    Its features are those of the shared backbone beside colour and texture statistics.
+    Its features are those of the shared backbone beside colour and texture statistics; the joint space
+    is linear unless radial basis functions follow held-out training patients clearly better.
 
     Number of neighbours, weights, fusion of both similarities, centring, balance of patients,
     smoothing and the share of the regression are chosen, and interval widths measured, on training
@@ -156,6 +159,8 @@ class EngineLine(Line):
         self.embedder = asked.get("embedder", plain)
         if asked.get("statistics", True):
             settings = _with_statistics(settings)
+        if self.embedder in _CLOSED_FORM:
+            settings = _with_kernels(settings, self.embedder)
         self._base = EmbedderLine(self.embedder, settings)
         self.stochastic = self._base.stochastic
 
@@ -169,7 +174,8 @@ class EngineLine(Line):
 
     def _space(self, training: Training, seed: int) -> Space:
         if not _has_images(training.inputs):
-            return QuerySpace(JointLine().fit(training, seed=seed))
+            joint = JointSettings(method=JointMethod.AUTO)
+            return QuerySpace(JointLine(joint).fit(training, seed=seed))
         embedder, _ = self._base.fit_embedder(training, seed=seed)
         return EmbedderSpace(embedder)
 
@@ -189,6 +195,13 @@ def _with_statistics(settings: EvaluationSettings) -> EvaluationSettings:
         return settings
     encoder = {**settings.backbone.get("encoder", {}), "statistics": True}
     return replace(settings, backbone={**settings.backbone, "encoder": encoder})
+
+
+def _with_kernels(settings: EvaluationSettings, embedder: str) -> EvaluationSettings:
+    """Return the settings with a joint space that may follow what is not linear."""
+    own = {"joint": {"method": JointMethod.AUTO.value}}
+    own |= settings.embedder_config.get(embedder, {})
+    return replace(settings, embedder_config={**settings.embedder_config, embedder: own})
 
 
 def _has_images(inputs: Inputs) -> bool:

@@ -70,11 +70,20 @@ class FittedJoint(Fitted):
 
 
 class JointLine(Line):
-    """Ridge from features into 16 expression components; the nearest spots there are averaged."""
+    """Ridge from features into 16 expression components; the nearest spots there are averaged.
+
+    Parameters
+    ----------
+    joint
+        Another closed form in place of the ridge.
+    """
 
     name = "ridge-retrieval"
     title = "ridge-embedded retrieval"
     family = Family.RETRIEVAL
+
+    def __init__(self, joint: JointSettings | None = None) -> None:
+        self._joint = joint or JointSettings()
 
     def fit(self, training: Training, *, seed: int) -> FittedJoint:
         """Fit the joint space; its penalty is chosen on held-out training patients."""
@@ -84,7 +93,7 @@ class JointLine(Line):
             [training.inputs.features(s, Kind.QUERY) for s in training.samples],
             centred,
             groups=[s.patient for s in training.samples],
-            settings=JointSettings(),
+            settings=self._joint,
         )
         values = np.concatenate(centred)
         return FittedJoint(
