@@ -102,7 +102,8 @@ class LanceTable:
     @property
     def schema(self) -> pa.Schema:
         """Arrow schema."""
-        return self._table.schema
+        with lance_errors(f"columns of table {self.name!r}"):
+            return self._table.schema
 
     def __len__(self) -> int:
         with lance_errors(f"counting rows of table {self.name!r}"):

@@ -6,6 +6,7 @@ import pytest
 from stretrieve.errors import ChecksumError, GenePanelError, MismatchError, SectionError, ShapeError
 from stretrieve.store import Equals, SpotStore
 from stretrieve.store import store as module
+from stretrieve.store.lance import LanceTable
 
 from .conftest import DIMS, GENES, gene_table, make_record, make_rows
 
@@ -184,3 +185,22 @@ def test_no_store_there(tmp_path):
     assert not SpotStore.exists(str(tmp_path / "none"))
     with pytest.raises(MismatchError, match="table 'spots'"):
         SpotStore(str(tmp_path / "none"))
+
+
+RustPanic = type("RustPanic", (Exception,), {})
+"""What LanceDB raises, under this name, where its own code gave up over damaged bytes."""
+
+
+class Damaged:
+    """A table none of whose attributes can be read."""
+
+    def __getattr__(self, name):
+        raise RustPanic(f"rust future panicked over {name}")
+
+
+@pytest.mark.parametrize("read", ["version", "schema", "__len__", "indexed"])
+def test_a_panic_over_damaged_bytes_is_a_typed_error(read):
+    table = LanceTable.__new__(LanceTable)
+    table.name, table._table = "spots", Damaged()
+    with pytest.raises(MismatchError, match="ref verify"):
+        getattr(table, read)()
