@@ -18,13 +18,12 @@ import numpy.typing as npt
 from stretrieve._files import atomic_path, sha256_file
 from stretrieve.errors import ChecksumError, explain
 from stretrieve.indexes.base import Metric, SearchResult, VectorIndex, Vectors
-from stretrieve.indexes.coarse import CoarseSearch, pair_values
+from stretrieve.indexes.coarse import CoarseSearch
 from stretrieve.indexes.exact import ExactIndex, Rough, blocks, check_allowed, check_k, rough_search
 from stretrieve.indexes.recipes import IndexKind, Recipe
 from stretrieve.indexes.rescore import (
     Candidates,
     ExactScorer,
-    best_candidates,
     for_parts,
     order_by_score,
     search_exactly,
@@ -35,7 +34,6 @@ from stretrieve.indexes.train import faiss_metric, train_index
 NARROW = 0.1
 _GPU_MAX_K = 2048
 _QUERIES_PER_THREAD = 8
-_MANY = 2
 _PASS_ROWS = 16_384
 _MATRIX_PRODUCT_FROM = 2048
 
@@ -129,9 +127,6 @@ class FaissIndex(VectorIndex):
         """Return the best of ``k * refine`` candidates that a graph or compressed codes propose."""
         width = min(len(self), math.ceil(k * self.recipe.refine))
         indices, _ = self._propose(None)(query, width)
-        if width > _MANY * k:
-            rough = _rough_scores(self.scorer, query, indices)
-            indices = best_candidates(self.scorer, query, indices, rough, k)
         return order_by_score(indices, self.scorer.scores(query, indices), k)
 
     def save(self, path: Path) -> str:
@@ -218,19 +213,6 @@ def _flat_pass(scorer: ExactScorer, mask: npt.NDArray[np.bool_]) -> Candidates:
         return indices, scores
 
     return candidates
-
-
-def _rough_scores(
-    scorer: ExactScorer, query: Vectors, indices: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
-    """Return float32 scores ``(n_query, k)`` of candidates on the stored vectors; −inf for none."""
-    indices = np.ascontiguousarray(indices)
-    values = pair_values(
-        scorer.for_search(query), np.asarray(scorer.vectors), indices, scorer.metric
-    )
-    if scorer.metric is Metric.COSINE:
-        values *= scorer.inverse_norms[indices]
-    return np.where(indices < 0, np.float32(-np.inf), true_scores(values, scorer.metric))
 
 
 def true_scores(values: npt.NDArray[np.float32], metric: Metric) -> npt.NDArray[np.float32]:

@@ -2,8 +2,8 @@
 
 Any search in float32 moves its scores by about 1e-7 with batch size, threads and device, and leaves
 ties in arbitrary order. Here its candidates are scored again in float64 on the stored vectors, one row
-at a time in a fixed order of additions, rounded to 1e-10, and sorted by (score, position). Rows are
-taken in pieces that stay in a core's cache: fetching them is most of the work.
+at a time in a fixed order of additions, rounded to 1e-10, and sorted by (score, position), by compiled
+loops (:mod:`stretrieve.indexes.kernel`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from stretrieve.indexes.base import Metric, SearchResult, Vectors
 
 DECIMALS = 10
 SPARE = 8
-_CHUNK_VALUES = 1 << 17
-_SPAN_VALUES = 1 << 20
+_SPAN_VALUES = 1 << 22
 _NORM_ROWS = 16_384
-_PARTS_PER_THREAD = 4
+_PARTS_PER_THREAD = 2
 _thread = threading.local()
 
 Candidates = Callable[[Vectors, int], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
@@ -53,7 +52,8 @@ class ExactScorer:
                     expected="float32 (n_vectors, dim)",
                 )
             )
-        self.vectors = vectors
+        self.vectors = np.ascontiguousarray(vectors).view()
+        self.vectors.flags.writeable = False  # of one type, for which there is machine code
         self.metric = metric
 
     @cached_property
@@ -64,10 +64,6 @@ class ExactScorer:
             block = np.asarray(self.vectors[start : start + _NORM_ROWS], dtype=np.float64)
             out[start : start + len(block)] = np.sqrt(np.einsum("nd,nd->n", block, block))
         return out
-
-    def _prepare_norms(self) -> None:
-        """Compute the norms once, before several threads ask for them."""
-        len(self._inverse_norms)
 
     @cached_property
     def _inverse_norms(self) -> npt.NDArray[np.float64]:
@@ -108,52 +104,31 @@ class ExactScorer:
         return np.ascontiguousarray(wide * scale[:, None], dtype=np.float32)
 
     def scores(self, query: Vectors, indices: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        """Return exact scores ``(n_query, n_candidates)``; −inf where the index is −1."""
+        """Return exact scores ``(n_query, n_candidates)``; −inf where the index is −1.
+
+        Raises
+        ------
+        ShapeError
+            When a query is not one, or an index is that of no vector.
+        """
+        from stretrieve.indexes import kernel
+
+        wide, indices = self.check_query(query).astype(np.float64), np.ascontiguousarray(indices)
+        if indices.max(initial=-1) >= len(self.vectors):
+            raise ShapeError(
+                explain("index", got=indices.max(), expected=f"less than {len(self.vectors)}")
+            )
+        norms = self._inverse_norms if self.metric is Metric.COSINE else np.empty(0)
+        distances = self.metric is Metric.EUCLIDEAN
+        stored = kernel.Stored(self.vectors, norms, distances, 10.0**DECIMALS)
         out = np.empty(indices.shape)
-        if self.metric is Metric.COSINE:
-            self._prepare_norms()
-        values = max(1, indices.shape[1] * query.shape[1])
-        step = max(1, _CHUNK_VALUES // values)
-        least = max(step, _SPAN_VALUES // values)
-        for_parts(lambda p: self._fill(out[p], query[p], indices[p], step), len(query), least=least)
+        least = max(1, _SPAN_VALUES // max(1, indices.shape[1] * query.shape[1]))
+        for_parts(
+            lambda part: kernel.fill_scores(out[part], wide[part], stored, indices[part]),
+            len(query),
+            least=least,
+        )
         return out
-
-    def _fill(
-        self,
-        out: npt.NDArray[np.float64],
-        query: Vectors,
-        indices: npt.NDArray[np.int64],
-        step: int,
-    ) -> None:
-        """Score ``step`` queries at a time, in memory that is used again."""
-        vectors = np.asarray(self.vectors)
-        exact = query.astype(np.float64)
-        shape = (min(step, len(query)), indices.shape[1], query.shape[1])
-        rows, wide = np.empty(shape, vectors.dtype), np.empty(shape)
-        for start in range(0, len(query), step):
-            part = slice(start, start + step)
-            n = len(exact[part])
-            np.take(vectors, indices[part], axis=0, out=rows[:n], mode="clip")
-            np.copyto(wide[:n], rows[:n])
-            out[part] = self._scores(exact[part], indices[part], wide[:n])
-
-    def _scores(
-        self,
-        query: npt.NDArray[np.float64],
-        indices: npt.NDArray[np.int64],
-        found: npt.NDArray[np.float64],
-    ) -> npt.NDArray[np.float64]:
-        if self.metric is Metric.EUCLIDEAN:
-            found -= query[:, None, :]
-            scores = -np.sqrt(np.einsum("qkd,qkd->qk", found, found))
-        else:
-            scores = np.einsum("qd,qkd->qk", query, found)
-        if self.metric is Metric.COSINE:
-            scores *= inverse(np.sqrt(np.einsum("qd,qd->q", query, query)))[:, None]
-            scores *= self._inverse_norms[indices]
-            np.clip(scores, -1.0, 1.0, out=scores)
-        scores = np.round(scores, DECIMALS) + 0.0
-        return np.where(indices < 0, -np.inf, scores)
 
     def slack(self, query: Vectors) -> npt.NDArray[np.float64]:
         """Return ``(n_query,)`` how far a float32 score may be off (squared for the distance)."""
@@ -231,47 +206,12 @@ def order_by_score(
     k
         Columns of the result; filled up with −1 and −inf.
     """
-    for sort in (_sort_by_score, _sort_by_score_and_position):
-        rows = np.flatnonzero(_out_of_order(indices, scores))
-        if not len(rows):
-            break
-        order = sort(indices[rows], scores[rows])
-        indices, scores = indices.copy(), scores.copy()
-        indices[rows] = np.take_along_axis(indices[rows], order, axis=1)
-        scores[rows] = np.take_along_axis(scores[rows], order, axis=1)
-    best, values = indices[:, :k], scores[:, :k]
-    width = max(0, k - best.shape[1])
-    return SearchResult(
-        np.pad(best, ((0, 0), (0, width)), constant_values=-1),
-        np.pad(values, ((0, 0), (0, width)), constant_values=-np.inf),
-    )
+    from stretrieve.indexes import kernel
 
-
-def _out_of_order(
-    indices: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
-) -> npt.NDArray[np.bool_]:
-    """Return which rows are not sorted; candidates mostly come in order, or in order but for ties."""
-    falls = scores[:, :-1] > scores[:, 1:]
-    places = _none_last(indices)
-    tied = (scores[:, :-1] == scores[:, 1:]) & (places[:, :-1] <= places[:, 1:])
-    return np.asarray(~(falls | tied).all(axis=1))
-
-
-def _sort_by_score(
-    indices: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
-) -> npt.NDArray[np.intp]:
-    del indices
-    return np.argsort(-scores, axis=1)
-
-
-def _sort_by_score_and_position(
-    indices: npt.NDArray[np.int64], scores: npt.NDArray[np.float64]
-) -> npt.NDArray[np.intp]:
-    return np.lexsort((_none_last(indices), -scores), axis=1)
-
-
-def _none_last(indices: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    return np.where(indices < 0, np.iinfo(np.int64).max, indices)
+    best = np.full((len(indices), k), -1, dtype=np.int64)
+    values = np.full((len(indices), k), -np.inf)
+    kernel.fill_best(best, values, np.ascontiguousarray(indices), np.ascontiguousarray(scores))
+    return SearchResult(best, values)
 
 
 def search_exactly(
@@ -310,35 +250,6 @@ def search_exactly(
         open_rows = open_rows[_uncertain(scorer, part, result.scores[:, -1], rough)]
         width = min(n_allowed, 2 * width)
     return SearchResult(found, scores)
-
-
-def best_candidates(
-    scorer: ExactScorer,
-    query: Vectors,
-    indices: npt.NDArray[np.int64],
-    rough: npt.NDArray[np.float32],
-    k: int,
-) -> npt.NDArray[np.int64]:
-    """Return the candidates that can be among the ``k`` best of them, ``(n_query, n_left)``.
-
-    Parameters
-    ----------
-    scorer
-        The stored vectors.
-    query
-        ``(n_query, dim)``.
-    indices
-        ``(n_query, n_candidates)``, −1 for none.
-    rough
-        Their float32 scores on the stored vectors, −inf for none.
-    k
-        Neighbours wanted.
-    """
-    if indices.shape[1] <= k:
-        return indices
-    order = np.argsort(-rough, axis=1)
-    near = _can_matter(scorer, query, np.take_along_axis(rough, order, axis=1), k)
-    return np.take_along_axis(indices, order[:, :near], axis=1)
 
 
 def _can_matter(scorer: ExactScorer, query: Vectors, rough: npt.NDArray[np.float32], k: int) -> int:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from stretrieve._compiled import compiled
+from stretrieve.indexes.kernel import fetch
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -84,23 +85,6 @@ class Entries(NamedTuple):
     values: npt.NDArray[Any]
     first: int
     whole: bool
-
-
-@intrinsic  # type: ignore[untyped-decorator]
-def _fetch(context: Any, array: Any, index: Any) -> Any:
-    """Have ``array[index]`` brought from memory, without waiting for it."""
-    del context
-
-    def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = target.make_array(signature.args[0])(target, builder, args[0]).data
-        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [address.type, number, number, number])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(call, [address, number(0), number(3), number(1)])
-        return target.get_dummy_value()
-
-    return types.void(array, index), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -242,8 +226,8 @@ def _fetch_row(votes: Votes, neighbour: int, values: Entries) -> None:
     if values.whole and neighbour < len(votes.rows):
         row = votes.rows[neighbour]
         for entry in range(values.pointers[row], values.pointers[row + 1], _LINE):
-            _fetch(values.values, entry)
-            _fetch(values.columns, entry)
+            fetch(values.values, entry)
+            fetch(values.columns, entry)
 
 
 @compiled
