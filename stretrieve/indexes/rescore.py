@@ -25,7 +25,6 @@ DECIMALS = 10
 SPARE = 8
 _SPAN_VALUES = 1 << 22
 _NORM_ROWS = 16_384
-_PARTS_PER_THREAD = 2
 _thread = threading.local()
 
 Candidates = Callable[[Vectors, int], tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
@@ -149,9 +148,10 @@ def for_parts(
     least: int,
     start: Callable[[], object] = lambda: None,
 ) -> None:
-    """Call a function on consecutive parts of ``n`` rows, in several threads where that pays.
+    """Call a function on consecutive parts of ``n`` rows, one a thread, in several where that pays.
 
-    Parts of parts stay in the thread that they are in.
+    Parts of parts stay in the thread that they are in. More of them than threads would even out what
+    other work takes from some, but each costs milliseconds, with what it reads gone from the caches.
 
     Parameters
     ----------
@@ -169,7 +169,7 @@ def for_parts(
     if threads < 2:
         work(slice(0, n))
         return
-    ends = np.linspace(0, n, _PARTS_PER_THREAD * threads + 1).astype(np.int64)
+    ends = np.linspace(0, n, threads + 1).astype(np.int64)
 
     def begin() -> None:
         _thread.busy = True
