@@ -30,6 +30,8 @@ from stretrieve.indexes.recipes import IndexKind
 
 K = 50
 SINGLE = 100
+PAUSE_S = 0.05
+"""Longer than FAISS's threads stay awake after a search, on cores that the next search wants."""
 
 
 def clustered(n: int, dim: int, *, seed: int = 0) -> Vectors:
@@ -49,6 +51,7 @@ def rates(searches: dict[str, Callable[[], object]], n: int, repeats: int) -> di
         search()
     for _ in range(repeats):
         for name, search in searches.items():
+            time.sleep(PAUSE_S)
             start = time.perf_counter()
             search()
             seconds[name].append(time.perf_counter() - start)
