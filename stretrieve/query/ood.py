@@ -3,60 +3,66 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
-from stretrieve.query.pool import Mask, Pool
+from stretrieve.query.pool import Mask, Pool, Positions
+from stretrieve.query.scale import sample_spots
 
-MAX_CALIBRATION_SPOTS = 2000
-_SEED = 0
+MAX_SPOTS: Final = 20_000
+"""Spots that are looked at; a fixed sample of larger pools."""
+
 _USUAL = 0.99
 _LEAST_DISTANCE = 1e-6
+_SHRINKAGE = 0.01
+_DECIMALS = 9
 
 Scores = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
 
 
-def _groups(pool: Pool, members: npt.NDArray[np.int64]) -> npt.NDArray[np.str_]:
-    values: npt.NDArray[np.str_] = np.empty(0, dtype=np.str_)
-    for column in (keys.PATIENT, keys.SECTION, keys.SPOT_UID):
-        values = np.asarray(pool.spots[column].to_numpy(dtype=object)[members], dtype=np.str_)
-        if len(np.unique(values)) > 1:
-            return values
-    return values
-
-
-def reference_similarity(pool: Pool, allowed: Mask) -> Scores:
-    """Return how near the spots in use come to spots of *other* patients, sorted.
+@dataclass(frozen=True)
+class Appearance:
+    """Where image embeddings lie: a Gaussian around each section's mean, of one shape for all.
 
     Parameters
     ----------
-    pool
-        The spots. With a single patient, other sections take the place of other patients; with a
-        single section, other spots do.
-    allowed
-        ``(n_spots,)`` spots in use.
-
-    Returns
-    -------
-    Scores
-        ``(n_sample,)`` best image-to-image cosine similarity of a fixed sample of spots.
+    centres
+        ``(n_sections, dim)`` means, whitened.
+    whitening
+        ``(dim, dim)`` that makes the scatter within sections round.
     """
-    members = np.flatnonzero(allowed)
-    groups = _groups(pool, members)
-    shuffled = np.random.default_rng(_SEED).permutation(len(members))
-    sample = np.sort(shuffled[:MAX_CALIBRATION_SPOTS])
-    best: list[Scores] = []
-    for group in np.unique(groups[sample]):
-        asking = members[sample[groups[sample] == group]]
-        others = np.zeros(len(allowed), dtype=np.bool_)
-        others[members[groups != group]] = True
-        if others.any():
-            vectors = pool.embeddings("image", asking)
-            best.append(pool.search(vectors, 1, modality="image", allowed=others).scores[:, 0])
-    return np.sort(np.concatenate(best)) if best else np.empty(0)
+
+    centres: Matrix
+    whitening: Matrix
+
+    @classmethod
+    def fit(cls, vectors: Embeddings, sections: Positions) -> Self:
+        """Learn from embeddings ``(n, dim)`` of spots and the section of each."""
+        known, index = np.unique(sections, return_inverse=True)
+        wide = vectors.astype(np.float64)
+        means = np.stack([wide[index == i].mean(axis=0) for i in range(len(known))])
+        residuals = wide - means[index]
+        scatter = residuals.T @ residuals / len(wide)
+        values, directions = np.linalg.eigh(scatter)
+        floor = _SHRINKAGE * max(float(values.mean()), _LEAST_DISTANCE)
+        whitening = directions / np.sqrt(np.maximum(values, 0.0) + floor)
+        return cls(means @ whitening, whitening)
+
+    def distance(self, vectors: Embeddings) -> Scores:
+        """Return the Mahalanobis distance ``(n,)`` to the nearest section's mean.
+
+        Rows do not depend on each other, not even in their last bits; nor, rounded, on threads.
+        """
+        white = np.einsum("nd,dk->nk", vectors.astype(np.float64), self.whitening)
+        squares = np.full(len(white), np.inf)
+        for centre in self.centres:
+            squares = np.minimum(squares, np.einsum("nk,nk->n", white - centre, white - centre))
+        return np.asarray(np.round(np.sqrt(squares), _DECIMALS))
 
 
 @dataclass(frozen=True)
@@ -66,26 +72,65 @@ class Unlikeness:
     Parameters
     ----------
     score
-        ``(n,)`` share of reference spots that have a nearer match in another patient. Near 0 for a
-        patch that looks like the reference, 1 for one that is farther away than any reference spot is
+        ``(n,)`` share of reference spots that lie nearer to the other patients. Near 0 for a patch
+        that looks like the reference, 1 for one that is farther away than any reference spot is
         from the other patients. NaN when the reference cannot tell.
     excess
-        ``(n,)`` cosine distance to the nearest spot, in units of the distance that 99 % of reference
-        spots keep to the other patients.
+        ``(n,)`` distance in units of that which 99 % of reference spots keep to the other patients.
     """
 
     score: Scores
     excess: Scores
 
 
-def unlikeness(
-    pool: Pool, embeddings: Embeddings, *, allowed: Mask, calibration: Scores
-) -> Unlikeness:
-    """Compare patches ``(n, dim)`` with the spots in use; see :func:`reference_similarity`."""
-    if len(calibration) == 0:
-        unknown = np.full(len(embeddings), np.nan)
-        return Unlikeness(unknown, unknown)
-    nearest = pool.search(embeddings, 1, modality="image", allowed=allowed).scores[:, 0]
-    above = len(calibration) - np.searchsorted(calibration, nearest, side="right")
-    usual = 1 - float(np.quantile(calibration, 1 - _USUAL))
-    return Unlikeness(above / len(calibration), (1 - nearest) / max(usual, _LEAST_DISTANCE))
+@dataclass(frozen=True)
+class Familiarity:
+    """What a reference looks like, and how far its own patients lie from each other.
+
+    Parameters
+    ----------
+    appearance
+        Of all spots in use.
+    usual
+        Sorted distances of reference spots to the spots of *other* patients; to other sections with
+        a single patient, to the section itself with a single section.
+
+    Notes
+    -----
+    Cosine similarity, which retrieval goes by, cannot tell: in a joint space of few components some spot
+    points the same way as anything. The distance does (Lee et al., NeurIPS 2018, with sections in
+    place of classes).
+    """
+
+    appearance: Appearance
+    usual: Scores
+
+    @classmethod
+    def fit(cls, pool: Pool, allowed: Mask) -> Self:
+        """Learn from the spots that may be used ``(n_spots,)``."""
+        members = np.flatnonzero(sample_spots(pool, allowed, MAX_SPOTS))
+        vectors, sections = pool.embeddings("image", members), pool.section_index[members]
+        groups = _groups(pool, members)
+        usual = []
+        for group in np.unique(groups):
+            own = groups == group
+            others = ~own if not own.all() else own
+            near = Appearance.fit(vectors[others], sections[others])
+            usual.append(near.distance(vectors[own]))
+        return cls(Appearance.fit(vectors, sections), np.sort(np.concatenate(usual)))
+
+    def unlikeness(self, vectors: Embeddings) -> Unlikeness:
+        """Compare patches ``(n, dim)`` with the reference."""
+        distance = self.appearance.distance(vectors)
+        limit = max(float(np.quantile(self.usual, _USUAL)), _LEAST_DISTANCE)
+        nearer = np.searchsorted(self.usual, distance, side="left")
+        return Unlikeness(nearer / len(self.usual), distance / limit)
+
+
+def _groups(pool: Pool, members: Positions) -> npt.NDArray[np.str_]:
+    """Return what is held out together: patients, or sections where there is one patient."""
+    values = [
+        np.asarray(pool.spots[column].to_numpy(dtype=object)[members], dtype=np.str_)
+        for column in (keys.PATIENT, keys.SECTION)
+    ]
+    return values[0] if len(np.unique(values[0])) > 1 else values[1]

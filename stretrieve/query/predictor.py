@@ -86,7 +86,7 @@ class Predictor:
     facts
         Shared by predictors of the same pool.
     score_ood
-        Whether :meth:`find` scores how unlike the pool a patch is; costs one more search.
+        Whether :meth:`find` scores how unlike the pool a patch is.
     abstain
         Distance beyond which a patch gets no values; see
         :class:`~stretrieve.query.settings.QuerySettings`. Needs ``score_ood``.

@@ -16,7 +16,7 @@ from stretrieve.embedders.base import Embeddings
 from stretrieve.errors import ConfigError, ShapeError, explain
 from stretrieve.query.expression import ExpressionSource, SectionProfiles, section_profiles
 from stretrieve.query.impute import Imputed, WeightMatrix
-from stretrieve.query.ood import Scores, reference_similarity, unlikeness
+from stretrieve.query.ood import Familiarity, Scores
 from stretrieve.query.pool import Mask, Pool, Positions
 from stretrieve.query.retrieve import Neighbours, retrieve, slide_shift
 from stretrieve.query.settings import Centring, RetrievalSettings
@@ -46,11 +46,9 @@ class PoolFacts:
         """Mean profile of each section."""
         return section_profiles(self.pool)
 
-    def similarity(self, allowed: Mask) -> Scores:
-        """Return how near the allowed spots come to spots of other patients."""
-        return self.keep(
-            "similarity", allowed, "", lambda: reference_similarity(self.pool, allowed)
-        )
+    def familiarity(self, allowed: Mask) -> Familiarity:
+        """Return what the allowed spots look like, and how far patients lie from each other."""
+        return self.keep("familiarity", allowed, "", lambda: Familiarity.fit(self.pool, allowed))
 
     def keep(self, what: str, allowed: Mask, settings: object, make: Callable[[], T]) -> T:
         """Return something that depends on the allowed spots and settings; the last one is kept."""
@@ -124,7 +122,7 @@ class Retriever:
     facts
         Shared by retrievers of the same pool.
     score_ood
-        Whether :meth:`find` scores how unlike the pool a patch is; costs one more search.
+        Whether :meth:`find` scores how unlike the pool a patch is.
     abstain
         Distance beyond which the neighbours of a patch get no weight, so that nothing is predicted;
         see :class:`~stretrieve.query.settings.QuerySettings`. One patient alone cannot tell what is
@@ -199,8 +197,7 @@ class Retriever:
         )
         if not self._score_ood:
             return Found(moved, neighbours, np.full(len(moved), np.nan), moved)
-        known = self.facts.similarity(self.allowed)
-        unlike = unlikeness(self.pool, moved, allowed=self.allowed, calibration=known)
+        unlike = self.facts.familiarity(self.allowed).unlikeness(moved)
         if self._abstain is not None:
             neighbours.weights[unlike.excess > self._abstain] = 0.0
         return Found(moved, neighbours, unlike.score, moved)

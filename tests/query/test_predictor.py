@@ -113,6 +113,28 @@ def test_arrays_that_do_not_fit_are_refused():
         Predictor(pool, allowed=np.ones(3, dtype=bool))
 
 
+def test_what_points_the_same_way_from_far_away_is_out_of_distribution():
+    """Cosine similarity is blind to it; a patient of the same kind is let through."""
+    rng = np.random.default_rng(5)
+    centre = np.array([2.0, 1.0, 0.0, 0.0])
+    donors = np.repeat(list("abcdef"), 40)
+    vectors = centre + rng.normal(size=(240, 4)) * [1.0, 0.5, 0.3, 0.1]
+    pool = ArrayPool.build(
+        {"image": vectors, "expression": vectors}, rng.gamma(1.0, size=(240, 2)), ["G", "H"],
+        sections=list(donors),
+    )  # fmt: skip
+    same = (centre + rng.normal(size=(50, 4)) * [1.0, 0.5, 0.3, 0.1]).astype(np.float32)
+    predictor = Predictor(pool, RetrievalSettings(top_k=5), abstain=1.5)
+    assert (predictor.find(same).ood > 0.95).mean() < 0.2
+    assert np.isfinite(predictor.predict(same).mean).all()
+    far = predictor.predict(same * 8)
+    assert (far.found.ood == 1).all()
+    assert np.isnan(far.mean).all()
+    np.testing.assert_array_equal(
+        far.found.neighbours.indices, predictor.find(same).neighbours.indices
+    )
+
+
 def test_a_patch_unlike_anything_gets_no_values_and_says_so():
     rng = np.random.default_rng(2)
     vectors = rng.normal(size=(90, 5)) * 0.3 + [3, 0, 0, 0, 0]
