@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from stretrieve._files import atomic_path
 from stretrieve.report.evaluation_figures import write_figures
-from stretrieve.report.evaluation_tables import Table, all_tables, markdown, subject
+from stretrieve.report.evaluation_tables import all_tables, subject
+from stretrieve.report.table import Table, markdown
 
 MARKDOWN: Final = "report.md"
 HTML: Final = "report.html"

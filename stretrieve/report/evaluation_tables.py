@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
+
+from stretrieve.report.evaluation_ablation import ablation_table, without_table
+from stretrieve.report.table import MISSING, Table, number, signed
 
 Summary = Mapping[str, Any]
 
-MISSING: Final = "–"
 MIN_FOR_TEST: Final = 6
 """Patients below which a Wilcoxon test cannot reach 0.05."""
 
-_MAX_FOLDS: Final = 6
-"""More folds than this are shown by their mean and range."""
-
 _SUBJECTS: Final = ("engine", "average")
 _MAIN: Final = "pcc_gene HVG50"
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table as printed.
-
-    Parameters
-    ----------
-    title
-        Heading.
-    columns
-        Names; the first column is text, the others are numbers.
-    rows
-        Cells as text.
-    note
-        What to know when reading it.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
 
 
 def all_tables(summary: Summary) -> tuple[Table, ...]:
@@ -110,9 +86,9 @@ def paired_table(summary: Summary) -> Table:
     rows = [
         (
             titles[row["second"]],
-            _signed(row["difference"]),
-            f"{_signed(row['low'])} … {_signed(row['high'])}",
-            _number(row["p_value"]),
+            signed(row["difference"]),
+            f"{signed(row['low'])} … {signed(row['high'])}",
+            number(row["p_value"]),
             str(row["n_patients"]),
             verdict(row),
         )
@@ -162,7 +138,7 @@ def section_table(summary: Summary) -> Table:
     table = summary["hvg50_by_section"]
     sections = sorted({name for row in table.values() for name in row})
     rows = [
-        (line["title"], *(_number(table.get(line["line"], {}).get(name)) for name in sections))
+        (line["title"], *(number(table.get(line["line"], {}).get(name)) for name in sections))
         for line in summary["lines"]
     ]
     return Table("HVG50 by section, mean over seeds", ("line", *sections), tuple(rows))
@@ -236,89 +212,6 @@ def uncertainty_table(summary: Summary) -> Table:
     )  # fmt: skip
 
 
-def ablation_table(summary: Summary) -> Table:
-    """Return what single changes of the engine's settings do on held-out *training* patients."""
-    rows: dict[str, dict[str, float]] = {}
-    for column, fact in _choices(summary):
-        scores = {_changes(c["changes"]): c["mean"] for c in fact["candidates"]}
-        for change, score in scores.items():
-            if change and ", " not in change:
-                rows.setdefault(change, {})[column] = score - scores[""]
-    return _by_fold(
-        "Ablation of the engine: one change to its defaults",
-        "change",
-        rows,
-        "Change in mean correlation on the 200 most variable genes of training patients that were held "
-        "out, by fold; the choice saw these figures and never the test patient.",
-    )
-
-
-def without_table(summary: Summary) -> Table:
-    """Return what the engine loses when one thing that was chosen is as in its defaults."""
-    rows: dict[str, dict[str, float]] = {}
-    for column, fact in _choices(summary):
-        chosen = _settings(fact["changes"])
-        scores = {tuple(_settings(c["changes"]).items()): c["mean"] for c in fact["candidates"]}
-        best = scores[tuple(chosen.items())]
-        for name, value in chosen.items():
-            left = tuple((other, v) for other, v in chosen.items() if other != name)
-            if left in scores:
-                rows.setdefault(f"without {value}", {})[column] = scores[left] - best
-    return _by_fold(
-        "Ablation of the engine: one choice undone",
-        "change to what was chosen",
-        rows,
-        "As above, against the settings that the fold chose; only what the search has scored.",
-    )
-
-
-def _choices(summary: Summary) -> list[tuple[str, Mapping[str, Any]]]:
-    """Return what each fold of the engine chose and what it chose from, by the fold's name."""
-    return [
-        (f"{fact['fold']}, seed {fact['seed']}", fact)
-        for line in summary["lines"]
-        if line["family"] == "engine"
-        for fact in line["fits"]["facts"]
-        if "candidates" in fact
-    ]
-
-
-def _by_fold(title: str, first: str, rows: dict[str, dict[str, float]], note: str) -> Table:
-    """Return differences by fold; mean and range where there are many folds."""
-    columns = list(dict.fromkeys(column for found in rows.values() for column in found))
-    if len(columns) > _MAX_FOLDS:
-        rows = {change: _spread(found) for change, found in rows.items()}
-        columns = list(_spread({"": 0.0}))
-    cells = [
-        (change, *(_signed(found.get(column)) for column in columns))
-        for change, found in sorted(rows.items())
-    ]
-    return Table(title, (first, *columns), tuple(cells), note)
-
-
-def _spread(found: Mapping[str, float]) -> dict[str, float]:
-    """Return a few numbers for those of many folds."""
-    values = sorted(found.values())
-    mean = sum(values) / len(values)
-    return {"mean over folds": mean, "lowest": values[0], "highest": values[-1]}
-
-
-def _changes(changes: Mapping[str, Any]) -> str:
-    """Return changed settings as text."""
-    return ", ".join(_settings(changes).values())
-
-
-def _settings(changes: Mapping[str, Any]) -> dict[str, str]:
-    """Return each changed setting as text; the softmax is one with its neighbours and width."""
-    left = dict(changes)
-    found = {}
-    if left.get("weights") == "softmax":
-        temperature = left.pop("temperature", "default")
-        del left["weights"]
-        found[""] = f"softmax over {left.pop('top_k', 50)} at temperature {temperature}"
-    return found | {name: f"{name} {value}" for name, value in sorted(left.items())}
-
-
 def control_table(summary: Summary) -> Table:
     """Return the negative controls."""
     titles = {line["line"]: line["title"] for line in summary["lines"]}
@@ -326,10 +219,10 @@ def control_table(summary: Summary) -> Table:
     rows = [
         (
             titles[row["control"]],
-            _signed(row["mean"]),
-            _signed(row["chance"]),
-            _number(row["standard_error"]),
-            _number(row["limit"]),
+            signed(row["mean"]),
+            signed(row["chance"]),
+            number(row["standard_error"]),
+            number(row["limit"]),
             str(row["n"]),
             words[row["at_chance"]],
         )
@@ -387,13 +280,13 @@ def _rivals(summary: Summary) -> list[Mapping[str, Any]]:
 
 
 def _of(line: Mapping[str, Any], name: str) -> str:
-    return _number(line["scores"].get(name, {}).get("mean"))
+    return number(line["scores"].get(name, {}).get("mean"))
 
 
 def _seed_sd(line: Mapping[str, Any], score: Mapping[str, Any] | None) -> str:
     if not line["stochastic"]:
         return "no chance"
-    return _number(score["seed_sd"]) if score and score["seed_sd"] is not None else "one seed"
+    return number(score["seed_sd"]) if score and score["seed_sd"] is not None else "one seed"
 
 
 def _against(line: Mapping[str, Any], name: str, chance: str = "") -> str:
@@ -410,24 +303,3 @@ def _interval(score: Mapping[str, Any] | None) -> str:
     if score["low"] is None:
         return f"{score['mean']:.3f}"
     return f"{score['mean']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
-
-
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.3f}"
-
-
-def _signed(value: float | None) -> str:
-    return MISSING if value is None else f"{value:+.3f}".replace("-", "−")
-
-
-def markdown(table: Table) -> str:
-    """Return a table as Markdown with its heading."""
-    lines = [f"### {table.title}", ""]
-    lines += [table.note, ""] if table.note else []
-    lines += [_row(table.columns), _row(["---"] + ["---:"] * (len(table.columns) - 1))]
-    lines += [_row(row) for row in table.rows]
-    return "\n".join(lines) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

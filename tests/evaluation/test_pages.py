@@ -11,15 +11,9 @@ from PIL import Image
 
 from stretrieve.evaluation import summarise
 from stretrieve.report.evaluation import OPTIMISTIC, html_page, plain_words, write_report
-from stretrieve.report.evaluation_tables import (
-    Table,
-    ablation_table,
-    all_tables,
-    audit_table,
-    markdown,
-    verdict,
-    without_table,
-)
+from stretrieve.report.evaluation_ablation import ablation_table, without_table
+from stretrieve.report.evaluation_tables import all_tables, audit_table, verdict
+from stretrieve.report.table import Table, markdown
 
 
 @pytest.fixture(scope="module")
