@@ -11,14 +11,13 @@ processes by any.
 from __future__ import annotations
 
 import argparse
-import gc
-import os
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from _measure import footprint
 
 from stretrieve.slides import open_slide, patch_grid, read_patches, tissue_mask
 from stretrieve.specs import PatchSpec
@@ -49,15 +48,6 @@ def use(path: Path) -> None:
         grid = patch_grid(slide, spec, mask=tissue_mask(slide), min_tissue=0)
         for _ in read_patches(slide, grid.xy, spec, batch_size=16, workers=2):
             pass
-
-
-def footprint() -> tuple[float, int, int]:
-    """Resident MiB, open files and child processes of this process."""
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    files = len(list(Path("/proc/self/fd").iterdir()))
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20, files, len(children)
 
 
 def main() -> int:

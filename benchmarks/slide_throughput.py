@@ -15,11 +15,9 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
-import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 import tifffile
+from _measure import peak_mib
 from PIL import Image
 from scipy import ndimage
 
@@ -62,18 +61,19 @@ def jpeg_tiles(base: np.ndarray, side: int) -> Iterator[bytes]:
             yield encoded[place]
 
 
-def write_slide(path: Path, side: int, *, mpp: float = 0.5) -> Path:
-    base = texture(2048)
+def write_pyramid(path: Path, side: int, base: np.ndarray, *, mpp: float = 0.5) -> Path:
+    """Write a square pyramidal slide that repeats a picture of 2048 px, four levels of halves."""
     codecs = tifffile.tifffile.imagecodecs
     if not hasattr(codecs, "jpeg_encode"):
         codecs.jpeg_encode = (
             codecs.zlib_encode
         )  # asked for, never called: the tiles are JPEG already
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        for level in range(3):
-            size = side >> (2 * level)
+        for level in range(4):
+            size = side >> level
+            shrunk = Image.fromarray(base).reduce(1 << level)
             tiff.write(
-                jpeg_tiles(base, size),
+                jpeg_tiles(np.asarray(shrunk), size),
                 shape=(size, size, 3),
                 dtype="uint8",
                 tile=(TILE, TILE),
@@ -86,6 +86,10 @@ def write_slide(path: Path, side: int, *, mpp: float = 0.5) -> Path:
                 metadata=None,
             )
     return path
+
+
+def write_slide(path: Path, side: int) -> Path:
+    return write_pyramid(path, side, texture(2048))
 
 
 def centres(slide: Slide, n: int, seed: int) -> np.ndarray:
@@ -142,42 +146,14 @@ def throughput(path: Path, workers: int, *, n: int, rounds: int) -> np.ndarray:
     return np.array(rates)
 
 
-def family_mib() -> float:
-    """Proportional resident memory of this process and its children."""
-    total = 0
-    for status in Path("/proc").glob("[0-9]*/smaps_rollup"):
-        try:
-            parent = int((status.parent / "stat").read_text().rpartition(")")[2].split()[1])
-            if os.getpid() in (int(status.parent.name), parent):
-                text = status.read_text()
-                total += int(text.split("Pss:")[1].split()[0])
-        except (OSError, IndexError, ValueError):
-            continue
-    return total / 1024
-
-
 def peak_of_slide(path: Path, n: int) -> float:
     """Peak memory above the start while ``n`` patches from all over the slide are read."""
-    peak = 0.0
-    stop = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not stop.wait(0.02):
-            peak = max(peak, family_mib())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        with open_slide(path) as slide:
-            tissue_mask(slide)
-            spec = PatchSpec((PatchView(PATCH_PX, 0.5), PatchView(PATCH_PX, 2.0)))
-            for _ in read_patches(slide, centres(slide, n, 0), spec, workers=2):
-                pass
-    finally:
-        stop.set()
-        thread.join()
-    return peak
+    with peak_mib() as peak, open_slide(path) as slide:
+        tissue_mask(slide)
+        spec = PatchSpec((PatchView(PATCH_PX, 0.5), PatchView(PATCH_PX, 2.0)))
+        for _ in read_patches(slide, centres(slide, n, 0), spec, workers=2):
+            pass
+    return peak()
 
 
 def memory(path: str, n: int) -> None:
