@@ -4,12 +4,13 @@
 
 DATA holds `her2st/<section>/` (A1, B4, C2-C5 of three patients), `mob_st1k/Rep1` and `mob_st2k/MOB1`.
 One patient after the other is left out altogether: the embedder is fitted on the others, whose spots are
-the reference. `excess` is a patch's distance to its nearest reference image in units of the distance that
-99 % of reference spots keep to other patients; a query abstains above `abstain`.
+the reference. `excess` is a patch's distance to the reference in units of the distance that 99 % of
+reference spots keep to other patients; a query abstains above `abstain`, and marks patches whose score
+(the share of reference spots that lie nearer to other patients) is above 0.95.
 
-Printed for each embedder and patient: the share of patches above each threshold, for the patient who
-was left out and for foreign images (mouse olfactory bulb, white noise, plain white, inverted colours),
-and the error of the predictions by excess. Writes FOLDER/abstain.md.
+Printed for each embedder and patient: the share of patches that are marked and above each threshold, for
+the patient who was left out and for foreign images (mouse olfactory bulb, white noise, plain white,
+inverted colours), and the error of the predictions by excess. Writes FOLDER/abstain.md.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from scipy.stats import spearmanr
 from stretrieve.embedders import SectionPatches, create_embedder
 from stretrieve.query import ArrayPool, Predictor
 from stretrieve.query.choose import variable_genes
-from stretrieve.query.ood import reference_similarity, unlikeness
+from stretrieve.query.ood import Familiarity
+from stretrieve.query.rows import OOD_LIMIT
 from stretrieve.reference.embed import embed_images
 
 THRESHOLDS = (1.0, 1.25, 1.5, 2.0, 3.0)
@@ -81,7 +83,7 @@ def judge(name: str, config: Mapping, data: Path, out: Path) -> list[str]:
         pool = image_pool(config, name, fit_on, list(human.values()), genes)
         donors = pool.spots["patient"].to_numpy()
         known, own = donors != patient, np.flatnonzero(donors == patient)
-        usual = reference_similarity(pool, known)
+        familiar = Familiarity.fit(pool, known)
         foreign = {f"mouse {k}": p for k, p in mouse.items()}
         first = next(p for p in human.values() if p.section.meta.patient == patient)
         foreign |= {change: pixels(first, change) for change in ("noise", "white", "inverted")}
@@ -90,9 +92,13 @@ def judge(name: str, config: Mapping, data: Path, out: Path) -> list[str]:
             for what, patches in foreign.items()
         }
         for what, vectors in asked.items():
-            excess = unlikeness(pool, vectors, allowed=known, calibration=usual).excess
+            unlike = familiar.unlikeness(vectors)
+            excess = unlike.excess
+            marked = f"{np.mean(unlike.score > OOD_LIMIT):.1%}"
             over = " | ".join(f"{np.mean(excess > t):.1%}" for t in THRESHOLDS)
-            shares.append(f"| {name}, without {patient} | {what} | {len(vectors)} | {over} |")
+            shares.append(
+                f"| {name}, without {patient} | {what} | {len(vectors)} | {marked} | {over} |"
+            )
             if what == f"patient {patient}":
                 error = errors(pool, known, own)
                 rho = spearmanr(excess, error).statistic
@@ -126,7 +132,8 @@ def main() -> None:
             :2
         ]
         tables += [
-            f"| reference | asked | patches | {heads} |", "|" + "---|" * (3 + len(THRESHOLDS)),
+            f"| reference | asked | patches | marked | {heads} |",
+            "|" + "---|" * (4 + len(THRESHOLDS)),
             shares, "",
             f"| patient left out | rank correlation | error at excess {bins} |",
             "|" + "---|" * (1 + len(BINS)), curves.strip(), "",
