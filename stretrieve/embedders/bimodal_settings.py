@@ -16,7 +16,7 @@ class Head(StrEnum):
     """What maps features into the joint space."""
 
     CLOSED_FORM = "closed-form"
-    """The linear maps of :mod:`stretrieve.models.joint`; nothing is trained."""
+    """The maps of :mod:`stretrieve.models.joint`; nothing is trained."""
     LINEAR = "linear"
     """A linear map, trained."""
     MLP = "mlp"

@@ -24,7 +24,7 @@ _BATCH = 256
 
 
 class ClosedFormEmbedder(Embedder):
-    """Row-wise features of a patch, a gene panel, and one linear map for each modality.
+    """Row-wise features of a patch, a gene panel, and one map in closed form for each modality.
 
     A subclass says how features are made (:meth:`_features`), and hands its settings over.
 

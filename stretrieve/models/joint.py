@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve.errors import ConfigError, ShapeError, explain
-from stretrieve.models.kernels import PENALTIES, Kernel, kernels
+from stretrieve.models.kernels import MAX_SPOTS, PENALTIES, Kernel, kernels
 
 Matrix = npt.NDArray[np.float64]
 
@@ -184,6 +184,9 @@ def fit_joint_space(
         scale = np.full_like(scale, np.sqrt(np.mean(x.var(axis=0))) or np.inf)
     x = (x - mean) / scale
     folds = _folds(sizes, groups)
+    if not settings.is_linear:
+        kept = np.sort(np.random.default_rng(0).permutation(len(x))[:MAX_SPOTS])
+        x, y, folds = x[kept], y[kept], folds[kept]
     best = _choose(_designs(x, settings), y, folds, settings.n_components)
     fitter = _FITTERS.get(settings.method, _fit_ridge)
     image_map, expression_map = fitter(best.inputs, y, settings.n_components, best.alphas[0])
@@ -266,17 +269,18 @@ def _choose(designs: Sequence[_Design], y: Matrix, folds: npt.NDArray[np.int64],
     if len(designs) == len(designs[0].alphas) == 1:
         return designs[0]
     scores = [np.zeros(len(design.alphas)) for design in designs]
+    n_folds = 0
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
         if train.sum() < 3 or test.sum() < 3:
             continue
+        n_folds += 1
         directions = _components(y[train], n)
         target, truth = y[train] @ directions, y[test] @ directions
         for design, score in zip(designs, scores, strict=True):
             x = design.inputs
             for i, coefficients in enumerate(_ridge_path(x[train], target, design.alphas)):
                 score[i] += _mean_correlation(x[test] @ coefficients, truth)
-    n_folds = len(np.unique(folds))
     ahead = [0.0 if d.kernel is None else -MARGIN * n_folds for d in designs]
     best = int(np.argmax([score.max() + a for score, a in zip(scores, ahead, strict=True)]))
     chosen = designs[best]

@@ -11,9 +11,11 @@ import numpy.typing as npt
 Matrix = npt.NDArray[np.float64]
 
 MAX_LANDMARKS: Final = 1000
+MAX_SPOTS: Final = 20_000
+"""Spots that a kernel is fitted on; a fixed sample of more."""
 WIDTHS: Final = (4.0, 16.0)
 """Widths that are tried, in units of the median squared distance between landmarks."""
-PENALTIES: Final = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+PENALTIES: Final = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 
 _SEED = 0
 _NEGLIGIBLE = 1e-10
@@ -22,7 +24,10 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class Kernel:
-    """``exp(−|x − l|² / width)`` for each landmark ``l`` (Nyström's approximation).
+    """``exp(−|x − l|² / width) + x · l / feature_dim`` for each landmark ``l`` (Nyström).
+
+    The second term makes what lies far from all landmarks go on linearly. Without it such a patch would
+    come to lie in the middle of the joint space, as if it were the most ordinary of all.
 
     Parameters
     ----------
@@ -39,8 +44,9 @@ class Kernel:
         """Return ``(n, n_landmarks)`` for standardised features ``(n, feature_dim)``."""
         out = np.empty((len(features), len(self.landmarks)))
         for start in range(0, len(features), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            out[part] = np.exp(-_squared_distances(features[part], self.landmarks) / self.width)
+            part = features[start : start + _BLOCK]
+            near = np.exp(-_squared_distances(part, self.landmarks) / self.width)
+            out[start : start + _BLOCK] = near + part @ self.landmarks.T / part.shape[1]
         return out
 
     def root(self) -> Matrix:

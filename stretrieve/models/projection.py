@@ -88,14 +88,14 @@ class ProjectionHead(nn.Module):
 
 
 class KernelHead(nn.Module):
-    """Radial basis functions of the features, and a linear map of these; nothing is trained.
+    """A linear map of the values of :class:`~stretrieve.models.kernels.Kernel`; nothing is trained.
 
     Parameters
     ----------
     in_features
         Width of the features.
     n_landmarks
-        Number of radial basis functions.
+        Landmarks of the kernel.
     dim
         Width of the joint space.
     """
@@ -116,8 +116,10 @@ class KernelHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Map features ``(batch, in_features)`` to embeddings ``(batch, dim)``."""
-        distances = torch.cdist(features.double(), self.landmarks)
-        return cast("Tensor", self.projection(torch.exp(-(distances**2) / self.width)).float())
+        wide = features.double()
+        near = torch.exp(-(torch.cdist(wide, self.landmarks) ** 2) / self.width)
+        values = near + wide @ self.landmarks.T / wide.shape[1]
+        return cast("Tensor", self.projection(values).float())
 
     @torch.no_grad()
     def start(self, landmarks: Tensor, width: float, weight: Tensor) -> None:

@@ -15,8 +15,9 @@ from stretrieve.query.surroundings import Surroundings
 class Finder:
     """Finds neighbours; with smoothing, those of the patches around a group, too.
 
-    What was found for other groups is kept as long as the present group needs it, so that memory depends
-    on the reach of the smoothing and not on the slide.
+    What was found for other groups is kept as long as the present group needs it. So memory depends on
+    the reach of the smoothing and not on the slide, as long as patches are asked for in the order in
+    which they lie, as those of a grid are.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Self
 
 import numpy as np
@@ -74,7 +74,7 @@ class Unlikeness:
     score
         ``(n,)`` share of reference spots that lie nearer to the other patients. Near 0 for a patch
         that looks like the reference, 1 for one that is farther away than any reference spot is
-        from the other patients. NaN when the reference cannot tell.
+        from the other patients.
     excess
         ``(n,)`` distance in units of that which 99 % of reference spots keep to the other patients.
     """
@@ -111,13 +111,15 @@ class Familiarity:
         members = np.flatnonzero(sample_spots(pool, allowed, MAX_SPOTS))
         vectors, sections = pool.embeddings("image", members), pool.section_index[members]
         groups = _groups(pool, members)
+        appearance = Appearance.fit(vectors, sections)
         usual = []
         for group in np.unique(groups):
             own = groups == group
             others = ~own if not own.all() else own
-            near = Appearance.fit(vectors[others], sections[others])
+            there = np.isin(np.unique(sections), sections[others])
+            near = replace(appearance, centres=appearance.centres[there])
             usual.append(near.distance(vectors[own]))
-        return cls(Appearance.fit(vectors, sections), np.sort(np.concatenate(usual)))
+        return cls(appearance, np.sort(np.concatenate(usual)))
 
     def unlikeness(self, vectors: Embeddings) -> Unlikeness:
         """Compare patches ``(n, dim)`` with the reference."""

@@ -21,7 +21,7 @@ from stretrieve.query.pool import Mask, Pool, Positions
 from stretrieve.query.retrieve import Neighbours, retrieve, slide_shift
 from stretrieve.query.settings import Centring, RetrievalSettings
 from stretrieve.query.similarity import SpotSearch
-from stretrieve.query.surroundings import KEPT, Surroundings, shared
+from stretrieve.query.surroundings import KEPT, Surroundings, heaviest, join
 
 GENES_PER_BLOCK = 512
 
@@ -224,7 +224,11 @@ class Retriever:
             return found
         if xy_um is None:
             raise ConfigError(
-                explain("smoothing_um", got="patches without positions", remedy="give xy_um")
+                explain(
+                    "smoothing_um",
+                    got="patches or reference spots without positions",
+                    remedy="give xy_um",
+                )
             )
         around = Surroundings(xy_um, self.settings.smoothing_um)
         return self.smooth(found, *around.of(slice(0, len(found))), rows=slice(0, len(found)))
@@ -247,21 +251,21 @@ class Retriever:
         """
         start, stop = np.searchsorted(near, [rows.start, rows.stop])
         own, each = found.rows(slice(start, stop)), found.neighbours
-        keep = KEPT * each.indices.shape[1]
-        indices, merged = shared(weights, each.indices, each.weights, keep=keep)
+        k = each.indices.shape[1]
+        shape = (len(own), KEPT * k)
+        indices, merged, scores = np.full(shape, -1), np.zeros(shape), np.full(shape, -np.inf)
+        done = 0
+        for some in join(weights, each.indices, each.weights):
+            part = slice(done, done + len(some.indices))
+            alike = np.asarray(self._search.scorer.scores(own.embeddings[part], some.indices))
+            indices[part], merged[part], scores[part] = heaviest(some, alike, keep=shape[1])
+            done = part.stop
         silent = own.neighbours.weights.sum(axis=1) == 0
-        merged[silent] = 0.0
-        blank = np.full((int(silent.sum()), keep - each.indices.shape[1]), -1)
-        indices[silent] = np.hstack([own.neighbours.indices[silent], blank])
-        scores = np.asarray(self._search.scorer.scores(own.embeddings, indices))
-        order = np.lexsort((indices, -scores), axis=1)
-        ordered = Neighbours(
-            np.take_along_axis(indices, order, 1),
-            np.take_along_axis(merged, order, 1),
-            np.take_along_axis(scores, order, 1),
-        )
+        indices[silent], merged[silent], scores[silent] = -1, 0.0, -np.inf
+        indices[silent, :k] = own.neighbours.indices[silent]
+        scores[silent, :k] = own.neighbours.similarity[silent]
         smoothed = np.asarray(weights @ found.embeddings.astype(np.float64), dtype=np.float32)
-        return Found(own.embeddings, ordered, own.ood, smoothed)
+        return Found(own.embeddings, Neighbours(indices, merged, scores), own.ood, smoothed)
 
     def average(self, found: Found, genes: Sequence[str]) -> Imputed:
         """Average the neighbours' expression of some genes."""

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve import keys
-from stretrieve.query.pool import Mask, Pool, Positions
+from stretrieve.query.pool import Mask, Pool, Positions, spot_positions
 
 MAX_FOLDS: Final = 10
 MAX_SPOTS: Final = 20_000
 """Spots that regression and scales are learnt from; a fixed sample of larger pools."""
 
 _SEED = 0
+_PIECES = 4
 _FLAT = 1e-9
 
 Matrix = npt.NDArray[np.float64]
@@ -66,7 +67,11 @@ def make_folds(pool: Pool, allowed: Mask) -> list[Fold]:
 
 
 def sample_spots(pool: Pool, allowed: Mask, limit: int = MAX_SPOTS) -> Mask:
-    """Return a fixed sample ``(n_spots,)`` of the allowed spots, as many of every section."""
+    """Return a fixed sample ``(n_spots,)`` of the allowed spots, as many of every section.
+
+    Where positions are known a section gives a few pieces of tissue, so that spots keep the neighbours
+    that smoothing goes by.
+    """
     if int(allowed.sum()) <= limit:
         return allowed
     sections = np.unique(pool.section_index[allowed])
@@ -75,6 +80,11 @@ def sample_spots(pool: Pool, allowed: Mask, limit: int = MAX_SPOTS) -> Mask:
     for section in sections:
         members = np.flatnonzero(allowed & (pool.section_index == section))
         order = np.random.default_rng(_SEED).permutation(len(members))
+        xy = spot_positions(pool, members)
+        if xy is not None:
+            middles = xy[order[:_PIECES]]
+            apart = np.min([((xy - middle) ** 2).sum(axis=1) for middle in middles], axis=0)
+            order = np.argsort(apart, kind="stable")
         chosen[members[np.sort(order[:quota])]] = True
     return chosen
 

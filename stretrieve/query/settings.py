@@ -130,8 +130,8 @@ class RetrievalSettings:
         Stretch predictions, gene by gene, to the variance of measured expression; averaging halves it.
     smoothing_um
         Patches of a slide share their neighbours (and the embeddings that a regression reads) with
-        those around them, by a Gaussian of this standard deviation in µm; each then has up to twice
-        ``top_k``. 0 for none.
+        those around them, by a Gaussian of this standard deviation in µm; each then has up to four
+        times ``top_k``. 0 for none.
     compat
         Published inference to reproduce, instead of everything above.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterator
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,10 @@ from stretrieve.query.pool import Positions
 
 REACH: Final = 3.0
 """Patches farther away than this many widths have no part."""
-KEPT: Final = 2
-"""Neighbours that a patch keeps, in units of ``top_k``; the rest of them have little weight."""
+KEPT: Final = 4
+"""Neighbours that a patch keeps, in units of ``top_k``. All of them on a grid as coarse as the smoothing
+is wide; where patches lie closer, the heaviest of many, so that less is smoothed than asked for."""
+_ROWS: Final = 64
 
 Matrix = npt.NDArray[np.float64]
 
@@ -37,8 +40,10 @@ class Surroundings:
 
     def __init__(self, xy_um: npt.ArrayLike, width_um: float) -> None:
         self._xy = np.asarray(xy_um, dtype=np.float64)
-        if self._xy.ndim != 2 or self._xy.shape[1] != 2:
-            raise ShapeError(explain("patch centres", got=self._xy.shape, expected="(n, 2)"))
+        if self._xy.ndim != 2 or self._xy.shape[1] != 2 or not np.isfinite(self._xy).all():
+            raise ShapeError(
+                explain("patch centres", got=self._xy.shape, expected="(n, 2) finite numbers")
+            )
         self._width = width_um
         self._tree = spatial.cKDTree(self._xy)
 
@@ -76,10 +81,21 @@ class Surroundings:
         return used, sparse.csr_matrix((share, columns.ravel(), pointers), shape=shape)
 
 
-def shared(
-    weights: sparse.csr_matrix, indices: Positions, shares: Matrix, *, keep: int
-) -> tuple[Positions, Matrix]:
-    """Return the reference spots of patches and of those around them, heaviest first.
+class Joined(NamedTuple):
+    """Reference spots of patches and of those around them, in the order of spots.
+
+    Parameters
+    ----------
+    indices, weights
+        ``(n_patches, ·)``, −1 and weight 0 where there are fewer.
+    """
+
+    indices: Positions
+    weights: Matrix
+
+
+def join(weights: sparse.csr_matrix, indices: Positions, shares: Matrix) -> Iterator[Joined]:
+    """Yield the reference spots of patches and of those around them, some patches at a time.
 
     Parameters
     ----------
@@ -88,28 +104,51 @@ def shared(
     indices, shares
         ``(n_near, k)`` reference spots of each, −1 for none, and their weights; those of a patch
         without weights have no part.
-    keep
-        Most spots of a patch.
-
-    Returns
-    -------
-    indices, weights
-        ``(n_patches, keep)``; ties in the order of spots, −1 and weight 0 where there are fewer. Rows
-        sum to 1, or to 0 where nobody around has neighbours.
     """
     rows, columns = np.nonzero((indices >= 0) & (shares > 0))
     spots = indices[rows, columns]
     pointers = np.searchsorted(rows, np.arange(len(indices) + 1))
     width = int(spots.max(initial=0)) + 1
     own = sparse.csr_matrix((shares[rows, columns], spots, pointers), shape=(len(indices), width))
-    joined = sparse.csr_matrix(weights @ own)
-    joined.sort_indices()
-    counts = np.diff(joined.indptr)
-    inside = np.arange(max(int(counts.max(initial=0)), keep)) < counts[:, None]
-    found = np.full(inside.shape, -1, dtype=np.int64)
-    weight = np.zeros(inside.shape)
-    found[inside], weight[inside] = joined.indices, joined.data
-    best = np.argsort(-weight, axis=1, kind="stable")[:, :keep]
-    found, weight = np.take_along_axis(found, best, 1), np.take_along_axis(weight, best, 1)
-    total = weight.sum(axis=1, keepdims=True)
-    return found, np.divide(weight, total, out=np.zeros_like(weight), where=total > 0)
+    for start in range(0, weights.shape[0], _ROWS):
+        joined = sparse.csr_matrix(weights[start : start + _ROWS] @ own)
+        joined.sort_indices()
+        counts = np.diff(joined.indptr)
+        inside = np.arange(max(int(counts.max(initial=0)), 1)) < counts[:, None]
+        found, weight = np.full(inside.shape, -1, dtype=np.int64), np.zeros(inside.shape)
+        found[inside], weight[inside] = joined.indices, joined.data
+        yield Joined(found, weight)
+
+
+def heaviest(joined: Joined, scores: Matrix, *, keep: int) -> tuple[Positions, Matrix, Matrix]:
+    """Return the spots of most weight, among equals those most like the patch; most alike first.
+
+    Parameters
+    ----------
+    joined
+        Spots and weights of some patches.
+    scores
+        ``(n_patches, ·)`` their similarity to the patch, −inf for none.
+    keep
+        Most spots of a patch.
+
+    Returns
+    -------
+    indices, weights, scores
+        ``(n_patches, keep)``, −1, 0 and −inf where there are fewer. Weights of a patch sum to 1, or to 0
+        where nobody around has neighbours.
+    """
+    missing = ((0, 0), (0, max(0, keep - joined.indices.shape[1])))
+    indices = np.pad(joined.indices, missing, constant_values=-1)
+    weights = np.pad(joined.weights, missing)
+    alike = np.pad(scores, missing, constant_values=-np.inf)
+    kept = np.lexsort((indices, -alike, -weights), axis=1)[:, :keep]
+    alike, places = np.take_along_axis(alike, kept, 1), np.take_along_axis(indices, kept, 1)
+    kept = np.take_along_axis(kept, np.lexsort((places, -alike), axis=1), 1)
+    weights = np.take_along_axis(weights, kept, 1)
+    total = weights.sum(axis=1, keepdims=True)
+    return (
+        np.take_along_axis(indices, kept, 1),
+        np.divide(weights, total, out=np.zeros_like(weights), where=total > 0),
+        np.sort(alike, axis=1)[:, ::-1],
+    )

@@ -113,13 +113,23 @@ def test_a_kernel_follows_what_is_not_linear_and_auto_takes_the_better():
         assert found[JointMethod.AUTO][0] == found[winner][0]
 
 
+@pytest.mark.parametrize("method", [JointMethod.RIDGE, JointMethod.KERNEL])
+def test_what_is_far_from_all_training_features_stays_far_in_the_joint_space(method):
+    features, expression = _sections()
+    settings = JointSettings(method, n_components=3, alpha=1.0)
+    space = fit_joint_space(features, expression, groups=["a", "b", "c"], settings=settings)
+    known = np.linalg.norm(space.embed_features(features[0]), axis=1)
+    far = np.linalg.norm(space.embed_features(features[0] * 30), axis=1)
+    assert np.median(far) > 4 * np.median(known)
+
+
 def test_with_every_spot_a_landmark_it_is_kernel_ridge_regression():
     features, expression = _rings(n=40, n_sections=1)
     settings = JointSettings(JointMethod.KERNEL, n_components=2, alpha=0.7)
     space = fit_joint_space(features, expression, groups=["a"], settings=settings)
     x = (features[0] - features[0].mean(axis=0)) / features[0].std(axis=0)
     distances = ((x[:, None] - x[None]) ** 2).sum(axis=-1)
-    gram = np.exp(-distances / space.kernel.width)
+    gram = np.exp(-distances / space.kernel.width) + x @ x.T / 2
     dual = np.linalg.solve(gram + 0.7 * np.eye(40), expression[0] @ space.expression_map)
     np.testing.assert_allclose(space.embed_features(features[0]), gram @ dual, atol=1e-4)
 

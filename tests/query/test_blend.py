@@ -74,6 +74,20 @@ def test_spots_that_are_left_out_have_no_influence_in_any_mode(mode, centring):
     assert np.abs(Predictor(pool, chosen).predict(asked).mean - guarded.mean).max() > 0.01
 
 
+def test_a_sample_of_placed_spots_is_of_whole_pieces():
+    pool = make_pool(patients="AB", n_spots=400)
+    side = np.arange(20) * 100.0
+    xy = np.tile(np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2), (2, 1))
+    pool.spots["x_um"], pool.spots["y_um"] = xy[:, 0], xy[:, 1]
+    chosen = sample_spots(pool, np.ones(800, dtype=bool), 200)
+    assert chosen.sum() == 200
+    for section in (0, 1):
+        places = xy[chosen & (pool.section_index == section)]
+        apart = ((places[:, None] - places[None]) ** 2).sum(axis=-1)
+        np.fill_diagonal(apart, np.inf)
+        assert (np.sqrt(apart.min(axis=1)) == 100.0).mean() > 0.95
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_batches_do_not_change_any_mode(mode):
     chosen = RetrievalSettings(top_k=9, centring=Centring.BOTH, **MODES[mode])

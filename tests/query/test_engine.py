@@ -75,7 +75,7 @@ def test_explanation_sums_to_the_prediction(reference, sections, weights, centri
 def test_explanation_sums_to_a_smoothed_prediction_with_a_regression(reference, sections):
     settings = QuerySettings(top_k=9, smoothing_um=300.0, companion=0.4)
     answer = ask(reference, sections[3], settings=settings)
-    assert answer.adata.obsm["stretrieve_neighbours"].shape[1] == 18
+    assert answer.adata.obsm["stretrieve_neighbours"].shape[1] == 36
     for row, gene in ((0, "SIM-A0"), (40, "SIM-B7")):
         table = answer.explain(row, gene)
         predicted = answer.adata[:, gene].X[row, 0]

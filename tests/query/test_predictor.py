@@ -135,6 +135,17 @@ def test_what_points_the_same_way_from_far_away_is_out_of_distribution():
     )
 
 
+def test_a_patient_of_one_spot_does_not_blind_the_guard():
+    rng = np.random.default_rng(6)
+    vectors = rng.normal(size=(401, 16))
+    pool = ArrayPool.build(
+        {"image": vectors, "expression": vectors}, rng.gamma(1.0, size=(401, 2)), ["G", "H"],
+        sections=["a"] * 400 + ["b"],
+    )  # fmt: skip
+    found = Predictor(pool, RetrievalSettings(top_k=5)).find(12 * queries(20, 16))
+    assert (found.ood > 0.95).all()
+
+
 def test_a_patch_unlike_anything_gets_no_values_and_says_so():
     rng = np.random.default_rng(2)
     vectors = rng.normal(size=(90, 5)) * 0.3 + [3, 0, 0, 0, 0]

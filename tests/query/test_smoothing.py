@@ -14,7 +14,7 @@ from stretrieve.query.companion import Companion
 from stretrieve.query.finder import Finder
 from stretrieve.query.groups import EncodedGroup
 from stretrieve.query.predictor import COMPANION_ROW
-from stretrieve.query.surroundings import REACH, Surroundings, shared
+from stretrieve.query.surroundings import KEPT, REACH, Joined, Surroundings, heaviest, join
 from tests.query.pools import GENES, make_pool, queries
 
 WIDTH = 120.0
@@ -56,25 +56,55 @@ def test_weights_are_a_gaussian_of_distance_whatever_part_is_asked_for(seed, n, 
 
 
 def test_centres_that_are_no_points_are_refused():
-    with pytest.raises(ShapeError, match="patch centres"):
-        Surroundings(np.zeros((4, 3)), WIDTH)
+    for wrong in (np.zeros((4, 3)), np.array([[0.0, np.nan]])):
+        with pytest.raises(ShapeError, match="patch centres"):
+            Surroundings(wrong, WIDTH)
 
 
-def test_heaviest_spots_are_kept_and_ties_go_by_position():
+def test_weights_of_spots_add_up_over_patches():
     weights = sparse.csr_matrix([[0.75, 0.25], [0.0, 1.0]])
-    indices = np.array([[7, 2], [2, 9]])
-    found, merged = shared(weights, indices, np.full((2, 2), 0.5), keep=4)
-    assert found.tolist() == [[2, 7, 9, -1], [2, 9, -1, -1]]
-    np.testing.assert_allclose(merged, [[0.5, 0.375, 0.125, 0], [0.5, 0.5, 0, 0]])
-    found, merged = shared(weights, indices, np.full((2, 2), 0.5), keep=2)
-    assert found.tolist() == [[2, 7], [2, 9]]
-    np.testing.assert_allclose(merged.sum(axis=1), 1)
+    (joined,) = join(weights, np.array([[7, 2], [2, 9]]), np.full((2, 2), 0.5))
+    assert joined.indices.tolist() == [[2, 7, 9], [2, 9, -1]]
+    np.testing.assert_allclose(joined.weights, [[0.5, 0.375, 0.125], [0.5, 0.5, 0]])
+
+
+@given(st.integers(0, 500), st.integers(60, 200))
+def test_blocks_of_patches_join_to_the_whole(seed, n):
+    rng = np.random.default_rng(seed)
+    xy = rng.uniform(0, 1000, size=(n, 2))
+    indices = np.stack([rng.permutation(30)[:4] for _ in range(n)])
+    shares = rng.dirichlet(np.ones(4), size=n)
+    _, weights = Surroundings(xy, 60.0).of(slice(0, n))
+    own = np.zeros((n, 30))
+    np.put_along_axis(own, indices, shares, 1)
+    got = np.zeros((n, 30))
+    row = 0
+    for part in join(weights, indices, shares):
+        for found, weight in zip(part.indices, part.weights, strict=True):
+            got[row, found[found >= 0]] = weight[found >= 0]
+            row += 1
+    assert row == n
+    np.testing.assert_allclose(got, weights.toarray() @ own, atol=1e-12)
+
+
+def test_heaviest_spots_are_kept_and_among_equals_those_most_like_the_patch():
+    joined = Joined(np.array([[2, 5, 7, 9]]), np.array([[0.1, 0.4, 0.1, 0.4]]))
+    scores = np.array([[0.2, 0.1, 0.9, 0.3]])
+    indices, weights, alike = heaviest(joined, scores, keep=3)
+    assert indices.tolist() == [[7, 9, 5]]
+    np.testing.assert_allclose(weights, np.array([[0.1, 0.4, 0.4]]) / 0.9)
+    np.testing.assert_allclose(alike, [[0.9, 0.3, 0.1]])
+    indices, weights, _ = heaviest(joined, scores, keep=6)
+    assert indices.tolist() == [[7, 9, 2, 5, -1, -1]]
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
 
 
 def test_predictions_are_the_gaussian_average_of_those_without():
-    """While no spot is dropped: two patches near each other have at most twice ``top_k``."""
+    """While no spot is dropped: four patches near each other have at most four times ``top_k``."""
+    assert KEPT == 4
     pool, asked = placed_pool(), queries(8)
-    xy = np.repeat(np.arange(4)[:, None] * 5000.0, 2, axis=0) + [[0, 0], [90, 0]] * 4
+    corners = [[0, 0], [90, 0], [0, 90], [90, 90]]
+    xy = np.repeat(np.arange(2)[:, None] * 5000.0, 4, axis=0) + corners * 2
     settings = RetrievalSettings(top_k=9, smoothing_um=WIDTH)
     plain = Predictor(pool, RetrievalSettings(top_k=9)).predict(asked).mean
     smooth = Predictor(pool, settings).predict(asked, xy_um=xy).mean
@@ -90,7 +120,7 @@ def test_every_explanation_sums_to_its_prediction(mode, centring):
     predictor = Predictor(placed_pool(masked=True), chosen)
     predicted = predictor.predict(queries(), xy_um=places())
     found = predicted.found
-    assert found.neighbours.indices.shape == (17, 14)
+    assert found.neighbours.indices.shape == (17, 28)
     for row in range(0, 17, 4):
         for column, gene in enumerate(GENES):
             table = predictor.explain(

@@ -10,6 +10,7 @@ import numpy as np
 
 from stretrieve.config import settings_to_dict
 from stretrieve.embedders import Embedder
+from stretrieve.embedders.bimodal_settings import Head
 from stretrieve.evaluation.cohort import Sample
 from stretrieve.evaluation.inputs import ImageInputs, Inputs
 from stretrieve.evaluation.lines.base import Family, Fitted, Line, Prediction, Training
@@ -199,8 +200,11 @@ def _with_statistics(settings: EvaluationSettings) -> EvaluationSettings:
 
 def _with_kernels(settings: EvaluationSettings, embedder: str) -> EvaluationSettings:
     """Return the settings with a joint space that may follow what is not linear."""
-    own = {"joint": {"method": JointMethod.AUTO.value}}
-    own |= settings.embedder_config.get(embedder, {})
+    given = settings.embedder_config.get(embedder, {})
+    if given.get("head", Head.CLOSED_FORM.value) != Head.CLOSED_FORM.value:
+        return settings
+    joint = {"method": JointMethod.AUTO.value, **given.get("joint", {})}
+    own = {**given, "joint": joint}
     return replace(settings, embedder_config={**settings.embedder_config, embedder: own})
 
 
