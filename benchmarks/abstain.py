@@ -6,7 +6,7 @@ DATA holds `her2st/<section>/` (A1, B4, C2-C5 of three patients), `mob_st1k/Rep1
 One patient after the other is left out altogether: the embedder is fitted on the others, whose spots are
 the reference. `excess` is a patch's distance to the reference in units of the distance that 99 % of
 reference spots keep to other patients; a query abstains above `abstain`, and marks patches whose score
-(the share of reference spots that lie nearer to other patients) is above 0.95.
+(the share of reference spots that lie nearer to other patients) is above 0.99.
 
 Printed for each embedder and patient: the share of patches that are marked and above each threshold, for
 the patient who was left out and for foreign images (mouse olfactory bulb, white noise, plain white,

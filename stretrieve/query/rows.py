@@ -15,7 +15,7 @@ from stretrieve.query.retrieve import Neighbours
 from stretrieve.query.spotcache import MAX_SPOTS
 from stretrieve.slides.types import PatchStatus
 
-OOD_LIMIT = 0.95
+OOD_LIMIT = 0.99
 """Patches above this out-of-distribution score are marked as such."""
 X = "X"
 
