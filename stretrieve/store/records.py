@@ -15,7 +15,7 @@ from scipy import sparse
 
 from stretrieve import keys
 from stretrieve._files import canonical_json
-from stretrieve.errors import ShapeError, explain
+from stretrieve.errors import ChecksumError, ShapeError, explain
 from stretrieve.store import checksums, schema
 
 if TYPE_CHECKING:
@@ -104,7 +104,23 @@ class SectionRecord:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> SectionRecord:
-        """Rebuild a record from a row of the table."""
+        """Rebuild a record from a row of the table.
+
+        Raises
+        ------
+        ChecksumError
+            When the row is damaged.
+        """
+        try:
+            digests = json.loads(row[schema.DIGESTS])
+        except (TypeError, ValueError) as error:
+            raise ChecksumError(
+                explain(
+                    f"row of section {row[keys.SECTION]!r}",
+                    got=f"damaged digests ({error})",
+                    remedy="run `stretrieve ref verify` to see what is damaged",
+                )
+            ) from error
         return cls(
             **{name: str(row[name] or "") for name in schema.META_COLUMNS},
             n_spots=int(row[schema.N_SPOTS]),
@@ -112,7 +128,7 @@ class SectionRecord:
             mpp=(float(row[schema.MPP_X]), float(row[schema.MPP_Y])),
             mpp_source=str(row[schema.MPP_SOURCE]),
             repairs=tuple(row[schema.REPAIRS] or ()),
-            digests=json.loads(row[schema.DIGESTS]),
+            digests=digests,
         )
 
 

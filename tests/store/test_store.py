@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stretrieve.errors import ChecksumError, GenePanelError, MismatchError, SectionError, ShapeError
-from stretrieve.store import Equals, SpotStore
+from stretrieve.store import Equals, SectionRecord, SpotStore
 from stretrieve.store import store as module
 from stretrieve.store.lance import LanceTable
 
@@ -204,3 +204,10 @@ def test_a_panic_over_damaged_bytes_is_a_typed_error(read):
     table.name, table._table = "spots", Damaged()
     with pytest.raises(MismatchError, match="ref verify"):
         getattr(table, read)()
+
+
+def test_a_damaged_row_of_a_section_is_a_typed_error():
+    row = make_record("A").to_arrow(["G1"], {"G1": 0}).to_pylist()[0]
+    assert SectionRecord.from_row(row).section == "A"
+    with pytest.raises(ChecksumError, match="section 'A'"):
+        SectionRecord.from_row({**row, "digests": row["digests"].replace("{", "\x03", 1)})
