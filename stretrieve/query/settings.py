@@ -215,7 +215,7 @@ class QuerySettings(RetrievalSettings):
         Decoding processes.
     """
 
-    abstain: float | None = 2.0
+    abstain: float | None = 3.0
     stride_um: float | None = None
     min_tissue: float = 0.25
     max_failed: float = 0.05

@@ -144,6 +144,9 @@ def verify_reference(
         faults += _derived(layout, manifest, store)
     except StretrieveError as error:
         faults.append(Fault("store", str(error), _RESTORE))
+    except Exception as error:  # noqa: BLE001 (damaged bytes make libraries raise anything)
+        what = f"damaged data ({type(error).__name__}: {str(error)[:200]})"
+        faults.append(Fault("store", what, _RESTORE))
     return Verified(manifest.version, digest, tuple(faults), _notes(layout, manifest))
 
 

@@ -100,6 +100,16 @@ def found_first(ref):
     return found_old(ref, "v000001")
 
 
+def test_whatever_damaged_bytes_make_a_library_raise_is_a_fault(built, monkeypatch):
+    def damaged(*_args, **_options):
+        raise KeyError('Field "array_y" does not exist in schema')
+
+    monkeypatch.setattr("stretrieve.store.read.rows_from_table", damaged)
+    done = verify_reference(built)
+    assert not done.ok
+    assert any("array_y" in fault.problem and fault.repair for fault in done.faults)
+
+
 @pytest.mark.parametrize("name", ["image.npy", "expression.faiss", "spots.arrow"])
 def test_a_missing_derived_file_is_named_with_its_repair(ref, name):
     (ref / "indexes" / "v000001" / name).unlink()
