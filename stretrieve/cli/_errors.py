@@ -26,13 +26,13 @@ def run(command: Callable[[], int | None], *, debug: bool) -> int:
         code = command() or int(ExitCode.OK)
     except KeyboardInterrupt:
         code = int(ExitCode.INTERRUPTED)
-        forget_interrupt()
     except Exception as error:
         if debug:
             raise
         message, code = describe(error)
         _say(message)
-    if code == ExitCode.INTERRUPTED:
+    if code == ExitCode.INTERRUPTED:  # also where the command line's library caught it
+        forget_interrupt()
         _say("interrupted; finished steps are kept")
     return code
 

@@ -290,12 +290,26 @@ def test_interrupted_build_leaves_no_reference_and_resumes(cli, sheet, tmp_path,
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
-def test_an_interrupt_inside_a_string_of_source_keeps_the_exit_code(tmp_path):
-    (tmp_path / "interrupted.py").write_text(
-        "import sys\n"
-        "from stretrieve.cli._errors import run\n"
-        "sys.exit(run(lambda: exec('raise KeyboardInterrupt'), debug=False))\n"
-    )
+_INTERRUPTED = """
+import sys
+from stretrieve.cli._errors import run
+
+def raised():
+    exec("raise KeyboardInterrupt")
+
+def caught():  # as typer does
+    try:
+        raised()
+    except KeyboardInterrupt:
+        return 130
+
+sys.exit(run({command}, debug=False))
+"""
+
+
+@pytest.mark.parametrize("command", ["raised", "caught"])
+def test_an_interrupt_inside_a_string_of_source_keeps_the_exit_code(tmp_path, command):
+    (tmp_path / "interrupted.py").write_text(_INTERRUPTED.format(command=command))
     command = [sys.executable, "-m", "interrupted"]
     process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert process.returncode == 130, process.stderr
