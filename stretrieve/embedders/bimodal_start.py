@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from stretrieve.embedders.base import Embeddings
 from stretrieve.embedders.bimodal_settings import BimodalSettings, ExpressionInput, Head
@@ -14,7 +15,6 @@ from stretrieve.models.bimodal import BimodalModel
 from stretrieve.models.encoders import PatchEncoder
 from stretrieve.models.joint import JointSpace
 from stretrieve.models.kernels import Kernel
-from stretrieve.models.projection import KernelHead
 from stretrieve.models.stages import trained_parameters
 
 
@@ -86,9 +86,11 @@ def start_model(
     model = empty_model(settings, encoder, n_genes=n_genes, dim=dim)
     if joint is not None:
         model.standardise_features(joint.feature_mean, joint.feature_scale)
-        if joint.kernel is not None:
+        if joint.kernel is None:
+            start_linear_heads(model, joint.image_map, joint.expression_map)
+        else:
             start_kernel_head(model, joint.image_map, joint.kernel)
-        start_linear_heads(model, joint.image_map, joint.expression_map)
+            start_linear_head(model.expression_projection, joint.expression_map)
     elif settings.expression_input is not ExpressionInput.LOG:
         pooled = np.concatenate(features).astype(np.float64)
         scale = pooled.std(axis=0)
@@ -111,11 +113,11 @@ def start_linear_heads(
     expression_map: npt.NDArray[np.floating],
 ) -> None:
     """Let both heads compute linear maps, each ``(in_features, rank)``."""
-    for head, weights in (
-        (model.image_projection, image_map),
-        (model.expression_projection, expression_map),
-    ):
-        if isinstance(head, KernelHead):
-            continue
-        weight = torch.from_numpy(weights.T.astype(np.float32).copy())
-        head.start_linear(weight, torch.zeros(len(weight)))
+    start_linear_head(model.image_projection, image_map)
+    start_linear_head(model.expression_projection, expression_map)
+
+
+def start_linear_head(head: nn.Module, weights: npt.NDArray[np.floating]) -> None:
+    """Let a head compute a linear map ``(in_features, rank)``."""
+    weight = torch.from_numpy(weights.T.astype(np.float32).copy())
+    head.start_linear(weight, torch.zeros(len(weight)))  # type: ignore[operator] # either kind of head

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve.errors import ConfigError, ShapeError, explain
-from stretrieve.models.kernels import MAX_SPOTS, PENALTIES, Kernel, kernels
+from stretrieve.models.kernels import MAX_SPOTS, PENALTIES, Kernel, fixed_sample, kernels
 
 Matrix = npt.NDArray[np.float64]
 
@@ -185,7 +185,7 @@ def fit_joint_space(
     x = (x - mean) / scale
     folds = _folds(sizes, groups)
     if not settings.is_linear:
-        kept = np.sort(np.random.default_rng(0).permutation(len(x))[:MAX_SPOTS])
+        kept = fixed_sample(len(x), MAX_SPOTS)
         x, y, folds = x[kept], y[kept], folds[kept]
     best = _choose(_designs(x, settings), y, folds, settings.n_components)
     fitter = _FITTERS.get(settings.method, _fit_ridge)

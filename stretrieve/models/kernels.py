@@ -60,10 +60,14 @@ class Kernel:
         return np.asarray(vectors[:, kept] / np.sqrt(values[kept]))
 
 
+def fixed_sample(n: int, limit: int) -> npt.NDArray[np.int64]:
+    """Return ``limit`` of ``n`` rows, always the same ones, ascending; all where there are fewer."""
+    return np.sort(np.random.default_rng(_SEED).permutation(n)[:limit])
+
+
 def kernels(features: Matrix) -> list[Kernel]:
     """Return a kernel of each width on a fixed sample of standardised features ``(n, feature_dim)``."""
-    chosen = np.random.default_rng(_SEED).permutation(len(features))[:MAX_LANDMARKS]
-    landmarks = features[np.sort(chosen)]
+    landmarks = features[fixed_sample(len(features), MAX_LANDMARKS)]
     usual = float(np.median(_squared_distances(landmarks, landmarks)))
     return [Kernel(landmarks, width * max(usual, 1e-12)) for width in WIDTHS]
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
-from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
 from stretrieve.query.pool import Mask, Pool, Positions
-from stretrieve.query.scale import sample_spots
-
-MAX_SPOTS: Final = 20_000
-"""Spots that are looked at; a fixed sample of larger pools."""
+from stretrieve.query.scale import make_folds, sample_spots
 
 _USUAL = 0.99
 _LEAST_DISTANCE = 1e-6
@@ -108,17 +104,16 @@ class Familiarity:
     @classmethod
     def fit(cls, pool: Pool, allowed: Mask) -> Self:
         """Learn from the spots that may be used ``(n_spots,)``."""
-        members = np.flatnonzero(sample_spots(pool, allowed, MAX_SPOTS))
-        vectors, sections = pool.embeddings("image", members), pool.section_index[members]
-        groups = _groups(pool, members)
-        appearance = Appearance.fit(vectors, sections)
+        sample = sample_spots(pool, allowed)
+        sections, vectors = pool.section_index, pool.embeddings("image", np.flatnonzero(sample))
+        appearance = Appearance.fit(vectors, sections[sample])
         usual = []
-        for group in np.unique(groups):
-            own = groups == group
-            others = ~own if not own.all() else own
-            there = np.isin(np.unique(sections), sections[others])
+        for fold in make_folds(pool, sample):
+            there = np.isin(np.unique(sections[sample]), sections[fold.others])
             near = replace(appearance, centres=appearance.centres[there])
-            usual.append(near.distance(vectors[own]))
+            usual.append(near.distance(pool.embeddings("image", fold.members)))
+        if not usual:  # a single spot
+            usual.append(appearance.distance(vectors))
         return cls(appearance, np.sort(np.concatenate(usual)))
 
     def unlikeness(self, vectors: Embeddings) -> Unlikeness:
@@ -127,12 +122,3 @@ class Familiarity:
         limit = max(float(np.quantile(self.usual, _USUAL)), _LEAST_DISTANCE)
         nearer = np.searchsorted(self.usual, distance, side="left")
         return Unlikeness(nearer / len(self.usual), distance / limit)
-
-
-def _groups(pool: Pool, members: Positions) -> npt.NDArray[np.str_]:
-    """Return what is held out together: patients, or sections where there is one patient."""
-    values = [
-        np.asarray(pool.spots[column].to_numpy(dtype=object)[members], dtype=np.str_)
-        for column in (keys.PATIENT, keys.SECTION)
-    ]
-    return values[0] if len(np.unique(values[0])) > 1 else values[1]

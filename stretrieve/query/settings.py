@@ -166,7 +166,7 @@ class RetrievalSettings:
             ("k_min", self.k_min, self.k_min >= 1, "1 or more"),
             ("per_patient", self.per_patient, self.per_patient >= 1, "1 or more"),
             ("companion", self.companion, 0 <= self.companion <= 1, "0 to 1"),
-            ("smoothing_um", self.smoothing_um, self.smoothing_um >= 0, "0 or more µm"),
+            ("smoothing_um", self.smoothing_um, 0 <= self.smoothing_um <= 1000, "0 to 1000 µm"),
             ("similarity", self.similarity, not fused_dot, "cosine with modality 'fused'"),
         ]
 

@@ -193,6 +193,19 @@ def test_the_engine_sees_colour_beside_the_backbone():
         assert config["encoder"]["backbone"] == "test_resnet"
 
 
+def test_the_engine_may_follow_what_is_not_linear_unless_told_otherwise():
+    def joint_of(**own):
+        settings = EvaluationSettings(embedder_config={"colour": own})
+        return EngineLine(settings)._base.configuration(seed=0)["joint"]
+
+    assert joint_of() == {"method": "auto"}
+    assert joint_of(joint={"n_components": 8}) == {"method": "auto", "n_components": 8}
+    assert joint_of(joint={"method": "ridge"}) == {"method": "ridge"}
+    tower = {"encoder": {"backbone": "mobilenetv2_100"}}
+    trained = EvaluationSettings(backbone=tower, embedder_config={"frozen": {"head": "linear"}})
+    assert EngineLine(trained)._base.configuration(seed=0).get("joint", {}).get("method") != "auto"
+
+
 def test_the_engine_on_one_training_section_falls_back_to_its_defaults(bench, fold):
     training = dataclasses.replace(fold.training, samples=bench.samples[:1])
     fitted = LINES["engine"].fit(training, seed=0)

@@ -123,6 +123,15 @@ def test_what_is_far_from_all_training_features_stays_far_in_the_joint_space(met
     assert np.median(far) > 4 * np.median(known)
 
 
+def test_a_kernel_is_fitted_on_a_sample_of_many_spots(monkeypatch):
+    features, expression = _rings()
+    settings = JointSettings(JointMethod.KERNEL, n_components=1, alpha=0.3)
+    monkeypatch.setattr("stretrieve.models.joint.MAX_SPOTS", 60)
+    space = fit_joint_space(features, expression, groups=["a", "b", "c"], settings=settings)
+    assert len(space.kernel.landmarks) == 60
+    assert _correlation(space, features[2], expression[2]) > 0.9
+
+
 def test_with_every_spot_a_landmark_it_is_kernel_ridge_regression():
     features, expression = _rings(n=40, n_sections=1)
     settings = JointSettings(JointMethod.KERNEL, n_components=2, alpha=0.7)

@@ -168,6 +168,22 @@ def test_groups_find_what_the_whole_slide_finds(rows):
     assert len(finder.find(empty)) == 0
 
 
+def test_only_what_was_found_around_a_group_is_kept():
+    side = np.arange(12) * 100.0
+    xy = np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+    predictor = Predictor(placed_pool(), RetrievalSettings(top_k=6, smoothing_um=50.0))
+    asked, ok = queries(144), np.zeros(12, np.uint8)
+    groups = [EncodedGroup(i, asked[12 * i : 12 * i + 12], ok) for i in range(12)]
+
+    def centres(group):
+        return xy[12 * group.number : 12 * group.number + 12]
+
+    finder = Finder(predictor, groups.__getitem__, centres, 12, None)
+    for group in groups:
+        finder.find(group)
+        assert len(finder._kept) <= 3
+
+
 def test_a_patch_that_abstains_neither_gives_nor_gets():
     pool, asked = placed_pool(), queries()
     settings = RetrievalSettings(top_k=6, smoothing_um=WIDTH)
@@ -186,8 +202,9 @@ def test_smoothing_needs_positions():
     predictor = Predictor(placed_pool(), RetrievalSettings(smoothing_um=WIDTH))
     with pytest.raises(ConfigError, match="xy_um"):
         predictor.predict(queries())
-    with pytest.raises(ConfigError, match="smoothing_um"):
-        RetrievalSettings(smoothing_um=-1)
+    for wrong in (-1, np.nan, np.inf):
+        with pytest.raises(ConfigError, match="smoothing_um"):
+            RetrievalSettings(smoothing_um=wrong)
 
 
 def smooth_tissue(seed=0, n_patients=4, side=9):
