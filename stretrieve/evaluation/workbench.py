@@ -20,6 +20,7 @@ from stretrieve._files import atomic_path, canonical_json, sha256_text, write_js
 from stretrieve._progress import SILENT, Progress
 from stretrieve.config import settings_to_dict
 from stretrieve.embedders import kept_features
+from stretrieve.errors import GenePanelError
 from stretrieve.evaluation.audit import (
     Finding,
     ImageTraces,
@@ -38,7 +39,7 @@ from stretrieve.evaluation.inputs import (
     query_genes,
 )
 from stretrieve.evaluation.judge import Judge, check_metrics
-from stretrieve.evaluation.lines import Family, Line, Prediction, Training, choose_lines
+from stretrieve.evaluation.lines import Family, Fitted, Line, Prediction, Training, choose_lines
 from stretrieve.evaluation.settings import EvaluationSettings, Query
 from stretrieve.specs import PatchSpec
 
@@ -266,7 +267,7 @@ class Workbench:
             shown = sample if line.sees_truth else sample.blind(prepared.blind_genes)
             prediction = fitted.predict(shown, training.inputs)
             control = line.family is Family.CONTROL
-            expression = None if control else fitted.embed_expression(sample)
+            expression = None if control else _embed_measured(fitted, sample)
             scores = prepared.judge.score(prediction, sample, expression)
             frames.append(scores.assign(section=sample.name, patient=sample.patient))
             maps[sample.name] = self._maps(training.sets, prediction)
@@ -276,6 +277,17 @@ class Workbench:
     def _maps(sets: GeneSets, prediction: Prediction) -> npt.NDArray[np.float32]:
         columns = [sets.panel.index(gene) for gene in map_genes(sets)]
         return prediction.mean[:, columns].astype(np.float32)
+
+
+def _embed_measured(fitted: Fitted, sample: Sample) -> npt.NDArray[np.float64] | None:
+    """Return measured expression in the joint space, ``None`` where too few genes are measured.
+
+    An image query does not need the section's own genes, so its predictions are scored all the same.
+    """
+    try:
+        return fitted.embed_expression(sample)
+    except GenePanelError:
+        return None
 
 
 @functools.cache

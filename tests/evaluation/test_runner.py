@@ -24,6 +24,7 @@ from stretrieve.evaluation import (
 from stretrieve.evaluation.runner import read_run
 from stretrieve.evaluation.summary import comparisons, control_verdicts, macro_scores
 from tests.evaluation.settings import SETTINGS
+from tests.tissue import write_cohort
 
 SMALL = dataclasses.replace(SETTINGS, embedders=(), engine=False, controls=False, seeds=(0,))
 
@@ -154,6 +155,22 @@ def test_a_line_that_fails_costs_its_own_rows_only(cohort, tmp_path, monkeypatch
     lines = {line["line"]: line["scores"] for line in summarise(tmp_path / "out")["lines"]}
     assert lines["broken"] == {}
     assert lines["rrr"]["pcc_gene HVG50"]["mean"] > 0.5
+
+
+def test_a_section_with_a_small_gene_panel_is_scored_without_recall(tmp_path):
+    sheet = write_cohort(tmp_path / "cohort", "AB")
+    counts = tmp_path / "cohort" / "s1" / "counts.tsv"
+    few = pd.read_csv(counts, sep="\t", index_col=0).iloc[:, [0, 1, 2, 3, 4, 20, 21, 22, 23, 24]]
+    few.to_csv(counts, sep="\t")
+    settings = dataclasses.replace(SMALL, embedders=("colour",))
+    outcome = run(sheet, tmp_path / "out", settings=settings)
+    assert outcome.failures == ()
+    summarise(tmp_path / "out")
+    scores = pd.read_parquet(tmp_path / "out" / "results.parquet").query("line == 'colour'")
+    full, small = (scores[scores.patient == patient] for patient in "AB")
+    assert small[small.metric == "pcc_gene"].value.notna().sum() == 10
+    assert full.metric.str.startswith("recall").any()
+    assert not small.metric.str.startswith("recall").any()
 
 
 def test_leaving_sections_out_says_that_it_flatters(cohort, tmp_path):
