@@ -20,6 +20,7 @@ from stretrieve.errors import ChecksumError, explain
 from stretrieve.indexes.base import Metric, SearchResult, VectorIndex, Vectors
 from stretrieve.indexes.coarse import CoarseSearch
 from stretrieve.indexes.exact import ExactIndex, Rough, blocks, check_allowed, check_k, rough_search
+from stretrieve.indexes.half import pays, search_from_half
 from stretrieve.indexes.recipes import IndexKind, Recipe
 from stretrieve.indexes.rescore import (
     Candidates,
@@ -119,8 +120,11 @@ class FaissIndex(VectorIndex):
         self, query: Vectors, k: int, mask: npt.NDArray[np.bool_] | None
     ) -> SearchResult:
         n_allowed = len(self) if mask is None else int(mask.sum())
+        propose = self._propose(mask)
+        if self._starts_in_half(len(query), n_allowed):
+            return search_from_half(self.scorer, query, k, propose, mask=mask, n_allowed=n_allowed)
         if self.recipe.kind in (IndexKind.FLAT, IndexKind.IVF_FLAT):
-            return search_exactly(self.scorer, query, k, self._propose(mask), n_allowed=n_allowed)
+            return search_exactly(self.scorer, query, k, propose, n_allowed=n_allowed)
         return self._search_proposed(query, k)
 
     def _search_proposed(self, query: Vectors, k: int) -> SearchResult:
@@ -140,6 +144,10 @@ class FaissIndex(VectorIndex):
     def _takes_selector(self, n_allowed: int) -> bool:
         wide = n_allowed >= NARROW * len(self)
         return self.recipe.kind is IndexKind.FLAT and self._device is None and wide
+
+    def _starts_in_half(self, n_query: int, n_allowed: int) -> bool:
+        flat = self.recipe.kind is IndexKind.FLAT and self._device is None
+        return flat and pays(self.scorer, n_query, n_allowed)
 
     def _propose(self, mask: npt.NDArray[np.bool_] | None) -> Any:
         def propose(query: Vectors, width: int) -> Rough:
