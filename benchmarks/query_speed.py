@@ -9,9 +9,9 @@ and on ours (spots × genes in float32), which is kinder to it. Ours is exact re
 index and :func:`stretrieve.query.impute.impute`, with the spread and support of every value besides
 the mean. ``Predictor`` is the path of a query on sparse counts in memory, with everything that it adds.
 
-Bandwidth is that of copying a large array, bytes read and bytes written, by one thread or by all,
-whichever is faster. The kernel moves the values that it has to read (four bytes each, and four for the
-gene of a sparse one) and the two results that it has to write.
+Bandwidth is that of copying a large array, bytes read and bytes written, by as many threads and in the
+same turn; the share is the median over turns. The kernel moves the values that it has to read (four
+bytes each, and four for the gene of a sparse one) and the two results that it has to write.
 """
 
 from __future__ import annotations
@@ -157,15 +157,15 @@ def predictor(
         print(f"Predictor, {name:17} find {find:.2f} s, impute {averaged:.2f} s")
 
 
-def bandwidth(n_threads: int, rounds: int) -> float:
-    """GB/s of copying 320 MB, read and written bytes."""
-    source, target = np.ones(COPIED), np.ones(COPIED)
-    with threads(n_threads):
-        taken = seconds(
-            lambda: for_parts(lambda p: np.copyto(target[p], source[p]), COPIED, least=1 << 16),
-            rounds,
-        )
-    return 2 * source.nbytes / taken / 1e9
+def in_turns(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+    """Seconds ``(rounds,)`` of each call; they take turns since the machine's speed changes."""
+    taken = {name: np.empty(rounds) for name in calls}
+    for turn in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            taken[name][turn] = time.perf_counter() - start
+    return taken
 
 
 def kernel(values: sparse.csr_matrix, rounds: int) -> None:
@@ -176,24 +176,31 @@ def kernel(values: sparse.csr_matrix, rounds: int) -> None:
     matrix = WeightMatrix.build(neighbours, np.full(neighbours.shape, 1 / K))
     entries = int(np.diff(values.indptr)[neighbours].sum())
     written = 2 * 8 * KERNEL_QUERIES * n_genes
-    cases = {
-        "sparse": (values, 8 * entries),
-        "dense": (np.ones(values.shape, np.float32), 4 * neighbours.size * n_genes),
+    source, target = np.ones(COPIED), np.ones(COPIED)
+    dense = np.ones(values.shape, np.float32)
+    moved = {
+        "copy": 2 * source.nbytes,
+        "sparse": 8 * entries + written,
+        "dense": 4 * neighbours.size * n_genes + written,
     }
-    counts = sorted({1, thread_count()})
-    copies = {n: bandwidth(n, rounds) for n in counts}
-    best = max(copies.values())
-    print(*(f"memory, {n} threads: {value:.1f} GB/s" for n, value in copies.items()), sep="\n")
-    for name, (array, read) in cases.items():
-        stored = StoredRows.of(array, matrix.used)
-        impute(matrix.matrix, stored)
-        for n in counts:
-            with threads(n):
-                taken = seconds(partial(impute, matrix.matrix, stored), rounds)
-            rate = (read + written) / taken / 1e9
-            print(
-                f"kernel, {name:6} {n} threads: {taken:.3f} s, {rate:.1f} GB/s ({rate / best:.0%})"
-            )
+    stored = {
+        "sparse": StoredRows.of(values, matrix.used),
+        "dense": StoredRows.of(dense, matrix.used),
+    }
+
+    def copy() -> None:
+        for_parts(lambda part: np.copyto(target[part], source[part]), COPIED, least=1 << 16)
+
+    calls = {name: partial(impute, matrix.matrix, rows) for name, rows in stored.items()}
+    in_turns(calls, 1)
+    for n in sorted({1, thread_count()}):
+        with threads(n):
+            taken = in_turns({"copy": copy, **calls}, rounds)
+        rates = {name: moved[name] / seconds / 1e9 for name, seconds in taken.items()}
+        for name, rate in rates.items():
+            share = np.median(rate / rates["copy"])
+            print(f"{name:6} {n} threads: {np.median(taken[name]):.3f} s, "
+                  f"{np.median(rate):.1f} GB/s ({share:.0%} of copying)")  # fmt: skip
 
 
 def main() -> None:
@@ -212,7 +219,7 @@ def main() -> None:
         compare(queries, spots, options.genes, options.rounds)
     values = counts(options.spots, options.genes)
     if "kernel" in options.parts:
-        kernel(values, 2 * options.rounds)
+        kernel(values, 5 * options.rounds)
     if "predictor" in options.parts:
         predictor(queries, spots, values, options.rounds)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -43,7 +44,7 @@ _GROUP: Final = 4096
 """Queries whose candidates are held at once by a thread."""
 _CAPACITY: Final = (8, 128)
 """Candidates kept of a query: so many times k, and so many more."""
-_TRIALS: Final = 12
+_TRIALS: Final = 16
 _GIVE_UP: Final = 0.25
 """Share of queries with too many candidates at which the rest is not tried."""
 
@@ -66,26 +67,38 @@ def pays(scorer: ExactScorer, n_query: int, n_allowed: int) -> bool:
 
 @functools.cache
 def is_fast() -> bool:
-    """Whether products in half precision take less than half the time, measured once a process."""
+    """Whether products in half precision take less than a third of the time, measured once a process."""
     import torch
 
-    vectors = np.ones((2048, 256), dtype=np.float32)
-    halves = torch.from_numpy(vectors).bfloat16()
-    single, half = _fastest(
-        lambda: vectors[:256] @ vectors.T, lambda: torch.mm(halves[:256], halves.T)
-    )
-    return half < single / 2
+    single = torch.ones((2048, 256))
+    half = single.bfloat16()
+    with _threads_of_torch_kept():
+        torch.set_num_threads(1)
+        taken = [
+            _shortest(functools.partial(torch.mm, each[:256], each.T)) for each in (half, single)
+        ]
+    return taken[0] < taken[1] / 3
 
 
-def _fastest(*calls: Callable[[], object]) -> list[float]:
-    """Return the shortest time of each call, taken in turns since other work comes and goes."""
-    taken = np.empty((_TRIALS, len(calls)))
-    for trial in taken:
-        for i, call in enumerate(calls):
-            start = time.perf_counter()
-            call()
-            trial[i] = time.perf_counter() - start
-    return [float(least) for least in taken.min(axis=0)]
+@contextmanager
+def _threads_of_torch_kept() -> Iterator[None]:
+    import torch
+
+    threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _shortest(call: Callable[[], object]) -> float:
+    """Return the shortest of some times in seconds: that is what other work disturbs least."""
+    taken = []
+    for _ in range(_TRIALS):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
 
 
 def search_from_half(
@@ -129,12 +142,9 @@ def search_from_half(
             found[group], scores[group] = best.indices, best.scores
             certain[group] = indices[:, 0] >= 0
 
-    threads = torch.get_num_threads()
-    try:
+    with _threads_of_torch_kept():
         start = functools.partial(torch.set_num_threads, 1)
         for_parts(search, len(query), least=_LEAST_QUERIES, start=start)
-    finally:
-        torch.set_num_threads(threads)
     rest = np.flatnonzero(~certain)
     if len(rest):
         again = search_exactly(scorer, query[rest], k, otherwise, n_allowed=n_allowed)

@@ -67,6 +67,17 @@ def fetch(context: Any, array: Any, index: Any) -> Any:
     return types.void(array, index), generate
 
 
+def read_lanes(builder: Any, data: Any, place: Any, wide: Any) -> Any:
+    """Generate the reading of some numbers from ``place`` on, in single or double precision."""
+    entry = data.type.pointee
+    address = builder.bitcast(
+        builder.gep(data, [place]), ir.VectorType(entry, wide.count).as_pointer()
+    )
+    value = builder.load(address)
+    value.align = 4
+    return value if entry == wide.element else builder.fpext(value, wide)
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def _product_of_blocks(context: Any, one: Any, other: Any, length: Any) -> Any:
     """Add up the products of the first entries, every 32nd to the same sum, and then those sums.
@@ -75,15 +86,6 @@ def _product_of_blocks(context: Any, one: Any, other: Any, length: Any) -> Any:
     """
     del context
     wide = ir.VectorType(ir.DoubleType(), _LANES)
-
-    def read(builder: Any, data: Any, place: Any) -> Any:
-        entry = data.type.pointee
-        address = builder.bitcast(
-            builder.gep(data, [place]), ir.VectorType(entry, _LANES).as_pointer()
-        )
-        value = builder.load(address)
-        value.align = 4
-        return value if entry == wide.element else builder.fpext(value, wide)
 
     def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds, number = signature.args, args[2].type
@@ -94,7 +96,7 @@ def _product_of_blocks(context: Any, one: Any, other: Any, length: Any) -> Any:
         with cgutils.for_range_slice(builder, *blocks, intp=number) as (start, _):
             for way, total in enumerate(sums):
                 place = builder.add(start, number(way * _LANES))
-                product = builder.fmul(*(read(builder, vector, place) for vector in data))
+                product = builder.fmul(*(read_lanes(builder, one, place, wide) for one in data))
                 builder.store(builder.fadd(builder.load(total), product), total)
         a, b, c, d = (builder.load(total) for total in sums)
         lanes = builder.fadd(builder.fadd(a, b), builder.fadd(c, d))

@@ -47,7 +47,7 @@ class Kept(NamedTuple):
 @intrinsic  # type: ignore[untyped-decorator]
 def _reaching(context: Any, products: Any, place: Any, least: Any) -> Any:
     """Return 64 bits: which of the 64 products from ``place`` on have a key of ``least`` or more."""
-    signature = types.uint64(products, place, least)
+    takes = types.uint64(products, place, least)
     del context
     wide = ir.VectorType(ir.IntType(16), CHUNK)
 
@@ -67,7 +67,7 @@ def _reaching(context: Any, products: Any, place: Any, least: Any) -> Any:
         reached = builder.icmp_signed(">=", builder.xor(bits, flip), limit)
         return builder.bitcast(reached, ir.IntType(CHUNK))
 
-    return signature, generate
+    return takes, generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -216,5 +216,8 @@ def _filler(votes: Votes, stored: StoredRows, out: Moments) -> Callable[[slice],
         return lambda part: kernel.dense_moments(votes, values, part.start, part.stop, out)
     matrix: Any = stored.values
     whole = stored.shape[1] == matrix.shape[1]
-    entries = kernel.Entries(matrix.indptr, matrix.indices, matrix.data, stored.genes.start, whole)
+    data = (
+        matrix.data if matrix.data.dtype in (np.float32, np.float64) else matrix.data.astype(float)
+    )
+    entries = kernel.Entries(matrix.indptr, matrix.indices, data, stored.genes.start, whole)
     return lambda part: kernel.sparse_moments(votes, entries, part.start, part.stop, out)

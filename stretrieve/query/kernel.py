@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 
 from stretrieve._compiled import compiled
 from stretrieve.indexes.kernel import fetch
+from stretrieve.query.pairs import LANES, add_pair, add_pairs
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 _DENSE_BLOCK = 512
 _SPARSE_BLOCK = 32_768
+_PART = 64
+"""Entries of a row that are added between fetching as many of those to come."""
 _LINE = 16
 """Entries of four bytes that are fetched from memory at once."""
 
@@ -73,7 +73,7 @@ class Entries(NamedTuple):
     Parameters
     ----------
     pointers, columns, values
-        As in a CSR matrix.
+        As in a CSR matrix; values in single or double precision.
     first
         Column of the first gene wanted; the others follow.
     whole
@@ -87,25 +87,6 @@ class Entries(NamedTuple):
     whole: bool
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def _add_pair(context: Any, sums: Any, row: Any, first: Any, second: Any) -> Any:
-    """Add to ``sums[row, 0]`` and ``sums[row, 1]`` at once."""
-    del context
-
-    def generate(target: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = target.make_array(signature.args[0])(target, builder, args[0]).data
-        pair, number = ir.VectorType(ir.DoubleType(), 2), ir.IntType(32)
-        address = builder.gep(builder.bitcast(data, pair.as_pointer()), [args[1]])
-        both = builder.insert_element(ir.Constant(pair, ir.Undefined), args[2], number(0))
-        both = builder.insert_element(both, args[3], number(1))
-        old = builder.load(address)
-        old.align = 8
-        builder.store(builder.fadd(old, both), address).align = 8
-        return target.get_dummy_value()
-
-    return types.void(sums, row, first, second), generate
-
-
 @compiled
 def dense_moments(
     votes: Votes, values: npt.NDArray[Any], first: int, last: int, out: Moments
@@ -116,14 +97,14 @@ def dense_moments(
     for query in range(first, last):
         for start in range(0, n_genes, _DENSE_BLOCK):
             block = slice(start, min(start + _DENSE_BLOCK, n_genes))
-            n = block.stop - start
-            sums[:], support[:] = 0.0, 0.0
+            sums[:] = 0.0
             if len(votes.measured):
+                support[:] = 0.0
                 _add_measured(votes, query, values, block, sums, support)
+                _finish(sums, support, query, block, out)
             else:
                 _add_rows(votes, query, values, block, sums)
-                support[:] = _support(votes, query)
-            _finish(sums[0, :n], sums[1, :n], support, query, start, out)
+                _finish(sums, _support(votes, query), query, block, out)
 
 
 @compiled
@@ -140,24 +121,35 @@ def _support(votes: Votes, query: int) -> Floats:
 def _add_rows(
     votes: Votes, query: int, values: npt.NDArray[Any], block: slice, sums: Floats
 ) -> None:
-    """Add a query's neighbours, four rows at a time while there are as many."""
+    """Add a query's neighbours, four rows at a time while there are as many.
+
+    All in one function: passing arrays on costs more than adding a part of their rows.
+    """
     rows, weights = votes.rows, votes.weights
     i, end = votes.pointers[query], votes.pointers[query + 1]
+    step = values.strides[0] // values.itemsize
     while i + 4 <= end:
-        row0, row1 = values[rows[i], block], values[rows[i + 1], block]
-        row2, row3 = values[rows[i + 2], block], values[rows[i + 3], block]
         w0, w1, w2, w3 = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
-        for gene in range(len(row0)):
-            first, second = sums[0, gene], sums[1, gene]
-            x = np.float64(row0[gene])
-            first, second = first + w0 * x, second + w0 * x * x
-            x = np.float64(row1[gene])
-            first, second = first + w1 * x, second + w1 * x * x
-            x = np.float64(row2[gene])
-            first, second = first + w2 * x, second + w2 * x * x
-            x = np.float64(row3[gene])
-            first, second = first + w3 * x, second + w3 * x * x
-            sums[0, gene], sums[1, gene] = first, second
+        for start in range(block.start, block.stop, _PART):
+            part = slice(start, min(start + _PART, block.stop))
+            for j in range(i + 4, min(i + 8, len(rows))):
+                for gene in range(part.start, part.stop, _LINE):
+                    fetch(values, rows[j] * step + gene)
+            row0, row1 = values[rows[i], part], values[rows[i + 1], part]
+            row2, row3 = values[rows[i + 2], part], values[rows[i + 3], part]
+            place = slice(part.start - block.start, part.stop - block.start)
+            firsts, seconds = sums[0, place], sums[1, place]
+            for gene in range(len(row0)):
+                first, second = firsts[gene], seconds[gene]
+                x = np.float64(row0[gene])
+                first, second = first + w0 * x, second + w0 * x * x
+                x = np.float64(row1[gene])
+                first, second = first + w1 * x, second + w1 * x * x
+                x = np.float64(row2[gene])
+                first, second = first + w2 * x, second + w2 * x * x
+                x = np.float64(row3[gene])
+                first, second = first + w3 * x, second + w3 * x * x
+                firsts[gene], seconds[gene] = first, second
         i += 4
     for j in range(i, end):
         row = values[rows[j], block]
@@ -195,18 +187,28 @@ def sparse_moments(votes: Votes, values: Entries, first: int, last: int, out: Mo
     """Fill in the moments of queries ``first`` to ``last - 1`` from sparse values."""
     n_genes = out.mean.shape[1]
     width = max(1, min(n_genes, _SPARSE_BLOCK))
-    sums, support = np.empty((width, 2)), np.empty((2, width))
+    pairs, sums, support = np.empty((width, 2)), np.empty((2, width)), np.empty((2, width))
     for query in range(first, last):
         for start in range(0, n_genes, width):
-            n = min(width, n_genes - start)
-            sums[:], support[:] = 0.0, 0.0
+            block = slice(start, min(start + width, n_genes))
+            n = block.stop - start
+            pairs[:] = 0.0
             if len(votes.measured):
-                _add_entries_measured(votes, query, values, start, n, sums)
-                _add_offsets(votes, query, start, sums[:n], support)
+                support[:] = 0.0
+                _add_entries_measured(votes, query, values, start, n, pairs)
+                _add_offsets(votes, query, start, pairs[:n], support)
+                _separate(pairs, sums)
+                _finish(sums, support, query, block, out)
             else:
-                _add_entries(votes, query, values, start, n, sums)
-                support[:] = _support(votes, query)
-            _finish(sums[:n, 0], sums[:n, 1], support, query, start, out)
+                _add_entries(votes, query, values, start, n, pairs)
+                _separate(pairs, sums)
+                _finish(sums, _support(votes, query), query, block, out)
+
+
+@compiled
+def _separate(pairs: Floats, sums: Floats) -> None:
+    for gene in range(len(pairs)):
+        sums[0, gene], sums[1, gene] = pairs[gene, 0], pairs[gene, 1]
 
 
 @compiled
@@ -222,10 +224,16 @@ def _entries(values: Entries, row: int, start: int, n: int) -> tuple[int, int]:
 
 
 @compiled
-def _fetch_row(votes: Votes, neighbour: int, values: Entries) -> None:
-    if values.whole and neighbour < len(votes.rows):
-        row = votes.rows[neighbour]
-        for entry in range(values.pointers[row], values.pointers[row + 1], _LINE):
+def _row_after(votes: Votes, neighbour: int, values: Entries) -> int:
+    """Return where the row of the next neighbour begins, which is fetched while this one is added."""
+    following = min(neighbour + 1, len(votes.rows) - 1)
+    return int(values.pointers[votes.rows[following]])
+
+
+@compiled
+def _fetch_part(values: Entries, begin: int) -> None:
+    if values.whole:
+        for entry in range(begin, begin + _PART, _LINE):
             fetch(values.values, entry)
             fetch(values.columns, entry)
 
@@ -235,15 +243,20 @@ def _add_entries(
     votes: Votes, query: int, values: Entries, start: int, n: int, sums: Floats
 ) -> None:
     """Add the stored values of a query's neighbours."""
-    low = values.first + start
+    low = np.int64(values.first + start)
     for i in range(votes.pointers[query], votes.pointers[query + 1]):
-        _fetch_row(votes, i + 1, values)
-        weight = votes.weights[i]
+        following, weight = _row_after(votes, i, values), votes.weights[i]
         begin, end = _entries(values, votes.rows[i], start, n)
         genes, row = values.columns[begin:end], values.values[begin:end]
-        for entry in range(len(row)):
-            x = np.float64(row[entry])
-            _add_pair(sums, np.uint64(genes[entry] - low), weight * x, weight * x * x)
+        for part in range(0, len(row), _PART):
+            _fetch_part(values, following + part)
+            last = min(part + _PART, len(row))
+            eights = part + (last - part) // LANES * LANES
+            for entry in range(part, eights, LANES):
+                add_pairs(sums, genes, row, entry, low, weight)
+            for entry in range(eights, last):
+                x = np.float64(row[entry])
+                add_pair(sums, np.uint64(genes[entry] - low), weight * x, weight * x * x)
 
 
 @compiled
@@ -253,16 +266,17 @@ def _add_entries_measured(
     """Add ``w x`` and ``w ((x - offset)² - offset²)`` of what a query's neighbours measured."""
     low = values.first + start
     for i in range(votes.pointers[query], votes.pointers[query + 1]):
-        _fetch_row(votes, i + 1, values)
-        weight, group = votes.weights[i], votes.groups[i]
+        following, weight, group = _row_after(votes, i, values), votes.weights[i], votes.groups[i]
         offsets, measured = votes.offsets[group, start:], votes.measured[group, start:]
         begin, end = _entries(values, votes.rows[i], start, n)
         genes, row = values.columns[begin:end], values.values[begin:end]
-        for entry in range(len(row)):
-            gene = np.uint64(genes[entry] - low)
-            if measured[gene]:
-                x = np.float64(row[entry])
-                _add_pair(sums, gene, weight * x, weight * x * (x - 2 * offsets[gene]))
+        for part in range(0, len(row), _PART):
+            _fetch_part(values, following + part)
+            for entry in range(part, min(part + _PART, len(row))):
+                gene = np.uint64(genes[entry] - low)
+                if measured[gene]:
+                    x = np.float64(row[entry])
+                    add_pair(sums, gene, weight * x, weight * x * (x - 2 * offsets[gene]))
 
 
 @compiled
@@ -286,18 +300,34 @@ def _add_offsets(votes: Votes, query: int, start: int, sums: Floats, support: Fl
 
 
 @compiled
-def _finish(
-    first: Floats, second: Floats, support: Floats, query: int, start: int, out: Moments
-) -> None:
-    """Turn the sums of a block of genes into what is wanted; 0 / 0 is NaN."""
-    block = slice(start, start + len(first))
-    means, spreads, total = out.mean[query, block], out.spread[query, block], support[0]
-    for gene in range(len(first)):
-        mean = first[gene] / total[gene]
-        variance = second[gene] / total[gene] - mean * mean
+def _finish(sums: Floats, support: Floats, query: int, block: slice, out: Moments) -> None:
+    """Turn the sums of a block of genes into what is wanted; 0 / 0 is NaN.
+
+    ``support`` has one column where every gene has the same, and is written once then.
+    """
+    means, spreads, n = out.mean[query, block], out.spread[query, block], block.stop - block.start
+    if support.shape[1] == 1:
+        _divide(sums[0, :n], sums[1, :n], support[0, 0], means, spreads)
+        _tell_support(support, out.coverage[query], out.n_effective[query])
+        return
+    for gene in range(n):
+        mean = sums[0, gene] / support[0, gene]
+        variance = sums[1, gene] / support[0, gene] - mean * mean
         means[gene], spreads[gene] = mean, np.sqrt(0.0 if variance < 0 else variance)
-    coverage, n_effective = out.coverage[query, block], out.n_effective[query, block]
+    _tell_support(support, out.coverage[query, block], out.n_effective[query, block])
+
+
+@compiled
+def _divide(first: Floats, second: Floats, total: float, means: Floats, spreads: Floats) -> None:
+    for gene in range(len(first)):
+        mean = first[gene] / total
+        variance = second[gene] / total - mean * mean
+        means[gene], spreads[gene] = mean, np.sqrt(0.0 if variance < 0 else variance)
+
+
+@compiled
+def _tell_support(support: Floats, coverage: Floats, n_effective: Floats) -> None:
     for gene in range(len(coverage)):
-        coverage[gene] = total[gene]
-        voters = total[gene] * total[gene] / support[1, gene]
-        n_effective[gene] = voters if total[gene] > 0 else 0.0
+        total = support[0, gene]
+        coverage[gene] = total
+        n_effective[gene] = total * total / support[1, gene] if total > 0 else 0.0
