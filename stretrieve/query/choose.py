@@ -20,6 +20,9 @@ from stretrieve.query.weights import WeightScheme
 MARGIN: Final = 0.002
 """A candidate has to be better than what stands by this much correlation."""
 
+WIDTHS_UM: Final = (75.0, 150.0, 300.0)
+"""Widths of smoothing over neighbouring patches."""
+
 _SOFT: Final = {"weights": WeightScheme.SOFTMAX, "top_k": 200}
 
 STAGES: Final[tuple[tuple[Mapping[str, Any], ...], ...]] = (
@@ -37,7 +40,7 @@ STAGES: Final[tuple[tuple[Mapping[str, Any], ...], ...]] = (
     ),
     ({"fusion": 0.25}, {"fusion": 0.75}),
     ({"balance": Balance.EQUAL},),
-    ({"smoothing_um": 75.0}, {"smoothing_um": 150.0}, {"smoothing_um": 300.0}),
+    tuple({"smoothing_um": width} for width in WIDTHS_UM),
     ({"companion": 0.25}, {"companion": 0.5}, {"companion": 0.75}),
 )
 """Candidates of each stage, as changes to the best settings of the stage before."""

@@ -102,6 +102,33 @@ def test_the_average_leans_on_both_and_on_no_test_statistics(fold):
         assert np.mean(pcc) > 0.9
 
 
+def test_the_average_is_smoothed_where_that_helps_held_out_sections(fold):
+    (test,) = fold.tests
+    smoothed = LINES["average-smoothed"].fit(fold.training, seed=0)
+    plain = LINES["average"].fit(fold.training, seed=0).predict(test.blind(), fold.training.inputs)
+    width = smoothed.facts()["smoothing_um"]
+    assert width in (
+        75.0,
+        150.0,
+        300.0,
+    )  # the programmes of the toys are smooth, their noise is not
+    found = smoothed.predict(test.blind(), fold.training.inputs).mean
+    distance = np.linalg.norm(test.section.xy_um[:, None] - test.section.xy_um, axis=-1)
+    share = np.where(distance <= 3 * width, np.exp(-(distance**2) / (2 * width**2)), 0.0)
+    share /= share.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found, share @ plain.mean)
+
+
+def test_patches_too_far_apart_are_left_as_they_are(fold):
+    """Of all widths those score alike, and none is taken."""
+    samples = [
+        dataclasses.replace(s, section=dataclasses.replace(s.section, xy=1000 * s.section.xy))
+        for s in fold.training.samples
+    ]
+    far = dataclasses.replace(fold.training, samples=tuple(samples))
+    assert LINES["average-smoothed"].fit(far, seed=0).facts() == {"smoothing_um": 0.0}
+
+
 def test_a_third_partys_embedder_is_a_line(monkeypatch, fold):
     class Mine(ColourEmbedder):
         name = "mine"

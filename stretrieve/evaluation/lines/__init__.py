@@ -43,7 +43,8 @@ _ALWAYS: Final = {
     "knn": "stretrieve.evaluation.lines.simple:query_knn",
     "rrr": "stretrieve.evaluation.lines.simple:reduced_rank_ridge",
     "ridge-retrieval": "stretrieve.evaluation.lines.joint:JointLine",
-    "average": "stretrieve.evaluation.lines.joint:AverageLine",
+    "average": "stretrieve.evaluation.lines.average:AverageLine",
+    "average-smoothed": "stretrieve.evaluation.lines.average:SmoothedAverageLine",
     "molecular-oracle": "stretrieve.evaluation.lines.oracle:OracleLine",
 }
 

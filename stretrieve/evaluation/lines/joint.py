@@ -1,4 +1,4 @@
-"""Ridge-embedded retrieval, and its average with reduced-rank ridge."""
+"""Ridge-embedded retrieval, and who is held out among training patients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from stretrieve.evaluation.baselines import LinearPredictor, fit_reduced_rank_ridge
 from stretrieve.evaluation.cohort import Sample
 from stretrieve.evaluation.inputs import Inputs, Kind
 from stretrieve.evaluation.lines.base import Family, Fitted, Line, Prediction, Training
@@ -106,52 +105,6 @@ class JointLine(Line):
         )
 
 
-@dataclass(frozen=True)
-class FittedAverage(Fitted):
-    """Two predictions on one scale per gene, averaged.
-
-    Parameters
-    ----------
-    linear, joint
-        Both predictors.
-    scales
-        ``(2, n_genes)`` what each is divided by: the standard deviation of its predictions of
-        held-out training sections.
-    """
-
-    linear: LinearPredictor
-    joint: FittedJoint
-    scales: Matrix
-
-    def predict(self, sample: Sample, inputs: Inputs) -> Prediction:
-        """Average both."""
-        first = self.linear.predict(inputs.features(sample)) - self.joint.profile
-        second = self.joint.predict(sample, inputs)
-        scales = np.where(self.scales > 0, self.scales, np.inf)
-        mixed = (first / scales[0] + (second.mean - self.joint.profile) / scales[1]) / 2
-        mean = self.joint.profile + mixed * self.scales.mean(axis=0)
-        return replace(second, mean=mean)
-
-    def embed_expression(self, sample: Sample) -> Matrix:
-        """Return the section's expression in the joint space."""
-        return self.joint.embed_expression(sample)
-
-
-class AverageLine(Line):
-    """Reduced-rank ridge averaged with ridge-embedded retrieval, each standardised per gene."""
-
-    name = "average"
-    title = "average of reduced-rank ridge and retrieval"
-    family = Family.RETRIEVAL
-
-    def fit(self, training: Training, *, seed: int) -> FittedAverage:
-        """Fit both; their scales come from training sections that were held out in turn."""
-        held = [_held_out(inner, out, seed=seed) for inner, out in inner_splits(training)]
-        scales = np.stack([np.concatenate(side).std(axis=0) for side in zip(*held, strict=True)])
-        linear = fit_reduced_rank_ridge(training.data())
-        return FittedAverage(linear, JointLine().fit(training, seed=seed), scales)
-
-
 def inner_splits(training: Training) -> Iterator[tuple[Training, tuple[Sample, ...]]]:
     """Hold out each training patient once; sections where there is one patient, else nothing.
 
@@ -176,12 +129,3 @@ def inner_splits(training: Training) -> Iterator[tuple[Training, tuple[Sample, .
         kept = tuple(s for s, n in zip(samples, names, strict=True) if groups[n] != group)
         out = tuple(s for s, n in zip(samples, names, strict=True) if groups[n] == group)
         yield replace(training, samples=kept), out
-
-
-def _held_out(inner: Training, out: tuple[Sample, ...], *, seed: int) -> tuple[Matrix, Matrix]:
-    """Return both predictions of held-out sections, minus the profile."""
-    linear = fit_reduced_rank_ridge(inner.data())
-    joint = JointLine().fit(inner, seed=seed)
-    first = [linear.predict(inner.inputs.features(s)) - linear.profile for s in out]
-    second = [joint.predict(s, inner.inputs).mean - joint.profile for s in out]
-    return np.concatenate(first), np.concatenate(second)
