@@ -21,7 +21,7 @@ from stretrieve.query.encode import check_failures
 from stretrieve.query.groups import Grouping, RowStatus
 from stretrieve.query.guards import query_warnings
 from stretrieve.query.locate import SpotPositions, locate
-from stretrieve.query.output import Facts, assemble
+from stretrieve.query.output import Facts, Pictures, assemble
 from stretrieve.query.predictor import PoolFacts, Predictor
 from stretrieve.query.question import Question, find_genes
 from stretrieve.query.result import QueryResult
@@ -156,7 +156,7 @@ class QueryEngine:
         )
         shelf = MemoryShelf()
         with self.open(question) as opened:
-            run(opened.job, shelf, progress=progress)
+            run(opened.job, shelf, meanwhile=opened.facts.pictures.read, progress=progress)
             groups = list(shelf.stored())
             failed = sum(
                 int((group.columns[keys.STATUS] == RowStatus.FAILED.value).sum())
@@ -266,6 +266,7 @@ class QueryEngine:
             }
             facts = Facts(
                 slide=slide,
+                pictures=Pictures(slide),
                 positions=positions,
                 reference=self.reference,
                 settings=self.settings,

@@ -19,6 +19,10 @@ from stretrieve.slides.types import PatchStatus
 
 MAX_ROWS: Final = 512
 MIN_ROWS: Final = 16
+_SMALL_ROWS: Final = 64
+_GROUPS: Final = 4
+"""Least number of groups of all but small slides: all but the last are predicted while others are
+embedded."""
 _MATRIX_BYTES: Final = 32 << 20
 _BYTES_PER_VALUE: Final = 4
 
@@ -57,9 +61,10 @@ class Grouping:
 
     @classmethod
     def of(cls, n_rows: int, n_genes: int) -> Grouping:
-        """Choose groups whose matrices stay below a fixed size."""
-        fits = max(1, _MATRIX_BYTES // (_BYTES_PER_VALUE * max(n_genes, 1)))
-        return cls(n_rows, min(MAX_ROWS, max(MIN_ROWS, power_of_two(fits))))
+        """Choose groups whose matrices stay below a fixed size, and some of them."""
+        fits = max(MIN_ROWS, _MATRIX_BYTES // (_BYTES_PER_VALUE * max(n_genes, 1)))
+        some = max(_SMALL_ROWS, n_rows // _GROUPS)
+        return cls(n_rows, min(MAX_ROWS, power_of_two(fits), power_of_two(some)))
 
     def __len__(self) -> int:
         return (self.n_rows + self.rows - 1) // self.rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +21,35 @@ from stretrieve.query.rows import X
 from stretrieve.query.settings import QuerySettings
 from stretrieve.reference import Reference
 from stretrieve.slides import Slide
+from stretrieve.slides.overview import shrink_picture
 
 SCHEMA_VERSION = 2
 DISCLAIMER = "predicted expression, research use only; not measured"
 HIRES_PX = 2000
 LOWRES_PX = 600
+
+
+class Pictures:
+    """The slide in two small pictures, read once, by whichever thread asks first.
+
+    Parameters
+    ----------
+    slide
+        Open while it is read.
+    """
+
+    def __init__(self, slide: Slide) -> None:
+        self._slide = slide
+        self._lock = threading.Lock()
+        self._read: dict[str, npt.NDArray[np.uint8]] = {}
+
+    def read(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """Return ``hires`` and ``lowres``, ``(height, width, 3)`` RGB."""
+        with self._lock:
+            if not self._read:
+                hires = self._slide.thumbnail(HIRES_PX)
+                self._read = {"hires": hires, "lowres": shrink_picture(hires, LOWRES_PX)}
+            return dict(self._read)
 
 
 @dataclass(frozen=True)
@@ -35,6 +60,8 @@ class Facts:
     ----------
     slide
         The slide, still open.
+    pictures
+        Of the slide.
     positions
         Patch centres.
     reference
@@ -52,6 +79,7 @@ class Facts:
     """
 
     slide: Slide
+    pictures: Pictures
     positions: Positions
     reference: Reference
     settings: QuerySettings
@@ -129,7 +157,10 @@ def make_frame(
     return Frame(
         obs=_obs(facts, columns),
         var=_var(facts),
-        uns={keys.SPATIAL: _spatial(slide, reference), keys.UNS: _without_none(facts_of_query)},
+        uns={
+            keys.SPATIAL: _spatial(facts),
+            keys.UNS: _without_none(facts_of_query),
+        },
         xy=facts.positions.xy,
         used=used,
     )
@@ -205,16 +236,16 @@ def _var(facts: Facts) -> pd.DataFrame:
     )
 
 
-def _spatial(slide: Slide, reference: Reference) -> dict[str, Any]:
-    images = {"hires": slide.thumbnail(HIRES_PX), "lowres": slide.thumbnail(LOWRES_PX)}
+def _spatial(facts: Facts) -> dict[str, Any]:
+    slide, pictures = facts.slide, facts.pictures.read()
     width = slide.dimensions[0]
-    diameter_px = reference.embedder.spec.primary.side_um / slide.pixel_size.mean
+    diameter_px = facts.reference.embedder.spec.primary.side_um / slide.pixel_size.mean
     return {
         slide.path.stem: {
-            "images": {name: image.astype(np.uint8) for name, image in images.items()},
+            "images": dict(pictures),
             "scalefactors": {
-                "tissue_hires_scalef": images["hires"].shape[1] / width,
-                "tissue_lowres_scalef": images["lowres"].shape[1] / width,
+                "tissue_hires_scalef": pictures["hires"].shape[1] / width,
+                "tissue_lowres_scalef": pictures["lowres"].shape[1] / width,
                 "spot_diameter_fullres": float(diameter_px),
             },
             "metadata": {"source_image_name": slide.path.name},

@@ -101,11 +101,28 @@ class Job:
         return [number for number in range(len(self.grouping)) if number not in there]
 
 
-def run(job: Job, shelf: Shelf, *, progress: Progress = SILENT) -> None:
+def run(
+    job: Job,
+    shelf: Shelf,
+    *,
+    meanwhile: Callable[[], object] = lambda: None,
+    progress: Progress = SILENT,
+) -> None:
     """Predict every group of a slide that the shelf does not hold yet.
 
     Where nothing depends on the slide as a whole, a group is searched, imputed and put away while the
     next ones are decoded and embedded. Otherwise embeddings come first and predictions second.
+
+    Parameters
+    ----------
+    job
+        What is predicted.
+    shelf
+        Holds what is finished.
+    meanwhile
+        What else to do in the thread that predicts, after the first group.
+    progress
+        Told of embedded and predicted patches.
 
     Raises
     ------
@@ -117,7 +134,8 @@ def run(job: Job, shelf: Shelf, *, progress: Progress = SILENT) -> None:
     todo = job.missing(shelf.finished())
     if job.in_one_pass:
         encoded = _encode(job, todo, progress)
-        _finish(job, map(job.projected, encoded), shelf, lambda g: job.predictor.find(g.values))
+        groups = map(job.projected, encoded)
+        _finish(job, groups, shelf, lambda g: job.predictor.find(g.values), meanwhile)
         return
     for group in _encode(job, job.missing(shelf.encoded()), progress):
         kept = job.projected(group) if job.embedder.is_row_wise else group
@@ -126,7 +144,8 @@ def run(job: Job, shelf: Shelf, *, progress: Progress = SILENT) -> None:
     shift = job.predictor.prepare(_mean(map(embeddings, range(len(job.grouping)))))
     finder = Finder(job.predictor, embeddings, job.xy_um, len(job.grouping), shift)
     with progress.task("predict", len(todo)) as task:
-        _finish(job, map(embeddings, todo), shelf, finder.find, done=lambda: task.advance(1))
+        groups = map(embeddings, todo)
+        _finish(job, groups, shelf, finder.find, meanwhile, done=lambda: task.advance(1))
 
 
 def _encode(job: Job, numbers: list[int], progress: Progress) -> Iterator[EncodedGroup]:
@@ -146,6 +165,7 @@ def _finish(
     groups: Iterator[EncodedGroup],
     shelf: Shelf,
     find: Callable[[EncodedGroup], Found],
+    meanwhile: Callable[[], object],
     done: Callable[[], None] = lambda: None,
 ) -> None:
     """Predict groups in a thread of their own while the next ones are made; at most two wait."""
@@ -154,13 +174,15 @@ def _finish(
         shelf.put(predict_group(job.predictor, group, find(group), job.genes))
         done()
 
-    running: deque[Future[None]] = deque()
+    running: deque[Future[object]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="stretrieve-predict") as executor:
         try:
-            for group in groups:
+            for place, group in enumerate(groups):
                 while len(running) >= _AHEAD:
                     running.popleft().result()
                 running.append(executor.submit(finish, group))
+                if place == 0:
+                    running.append(executor.submit(meanwhile))
             while running:
                 running.popleft().result()
         finally:

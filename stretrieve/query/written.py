@@ -79,7 +79,7 @@ def write_query(
     """
     form = Form.of(job.grouping, len(job.genes), is_sparse=output.sparse)
     with open_work(out, digest=facts.digest, form=form) as work:
-        run(job, work, progress=progress)
+        run(job, work, meanwhile=facts.pictures.read, progress=progress)
         columns = _columns(work)
         failed = int((columns[keys.STATUS] == RowStatus.FAILED.value).sum())
         check_failures(job.slide, failed, form.n_rows, job.settings.max_failed)

@@ -11,6 +11,7 @@ from scipy.spatial import cKDTree
 
 from stretrieve import keys
 from stretrieve.errors import InputError, explain
+from stretrieve.slides.overview import shrink_picture
 
 BAR_STEPS_UM = (20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 _BAR_SHARE = 0.25
@@ -100,23 +101,9 @@ def _thumbnail(adata: Any) -> tuple[str, npt.NDArray[np.uint8] | None, float]:
         pixels = np.asarray(image)
         if pixels.dtype != np.uint8:
             pixels = (255 * np.clip(pixels, 0, 1)).astype(np.uint8)
-        pixels, shrunk = _shrink(pixels[..., :3])
-        return str(name), pixels, float(scale) * shrunk
+        small = shrink_picture(pixels[..., :3], _MAX_PX)
+        return str(name), small, float(scale) * small.shape[1] / pixels.shape[1]
     return "", None, 1.0
-
-
-def _shrink(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
-    """Return the picture at most as large as a panel shows it, and by how much it shrank."""
-    from PIL import Image
-
-    height, width = pixels.shape[:2]
-    factor = _MAX_PX / max(height, width)
-    if factor >= 1.0:
-        return pixels, 1.0
-    small = Image.fromarray(pixels).resize(
-        (round(width * factor), round(height * factor)), Image.Resampling.BOX
-    )
-    return np.asarray(small, dtype=np.uint8), small.width / width
 
 
 def _mpp(adata: Any) -> float | None:

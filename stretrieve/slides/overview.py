@@ -80,6 +80,26 @@ def read_overview(pool: ReaderPool, size: tuple[int, int]) -> npt.NDArray[np.uin
     return picture
 
 
+def shrink_picture(picture: npt.NDArray[np.uint8], max_px: int) -> npt.NDArray[np.uint8]:
+    """Return an RGB picture with no side longer than ``max_px``, by averaging pixels.
+
+    Parameters
+    ----------
+    picture
+        ``(height, width, 3)``.
+    max_px
+        Longest side wanted; a smaller picture is returned as it is.
+    """
+    from PIL import Image
+
+    height, width = picture.shape[:2]
+    shrink = max(height, width) / max_px
+    if shrink <= 1:
+        return picture
+    size = max(1, round(width / shrink)), max(1, round(height / shrink))
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX), dtype=np.uint8)
+
+
 def _check_cost(pool: ReaderPool, size: tuple[int, int]) -> None:
     full = pool.header.levels[0]
     level = choose_level(pool.header.downsamples, min(full[0] / size[0], full[1] / size[1]))

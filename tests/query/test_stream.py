@@ -11,11 +11,11 @@ import pytest
 from stretrieve import QueryEngine, QuerySettings
 from stretrieve._failpoints import CRASH_CODE
 from stretrieve.errors import OutputExistsError, ResourceError, SlideError
-from stretrieve.query import Centring, OutputSettings, Question, SpotPositions, groups
+from stretrieve.query import Centring, OutputSettings, Question, SpotPositions, groups, stream
 from stretrieve.query.memory import is_out_of_memory
 from stretrieve.query.workfolder import work_path
 from stretrieve.query.write import OutputFormat
-from stretrieve.slides import patches
+from stretrieve.slides import Slide, open_slide, patches
 from stretrieve.specs import PatchSpec
 from tests.query.interrupted import part_files, run_child
 
@@ -349,3 +349,42 @@ def test_grouping_covers_every_row_once():
         for batch_size in (1, 7, 64, 100, 4096):
             assert grouping.rows % grouping.batch_rows(batch_size) == 0
     assert PatchSpec.single(32, side_um=160).n_neighbors == 0
+
+
+def test_a_small_slide_has_several_groups():
+    """The last one is predicted when there is nothing left to embed."""
+    rows = [groups.Grouping.of(n, 17_000).rows for n in (10, 200, 828, 5000)]
+    assert rows == [64, 64, 128, 256]
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, SMOOTH], ids=["plain", "smooth"])
+def test_pictures_of_the_slide_are_read_once_and_not_first(
+    reference, question, small_groups, monkeypatch, settings
+):
+    events = []
+    thumbnail, predict = Slide.thumbnail, stream.predict_group
+    monkeypatch.setattr(Slide, "thumbnail", lambda *a: events.append("picture") or thumbnail(*a))
+    monkeypatch.setattr(stream, "predict_group", lambda *a: events.append("group") or predict(*a))
+    found = ask(reference, question, settings=settings)
+    assert events == ["group", "picture", "group", "group", "group"]
+    images = found.uns["spatial"]["image"]["images"]
+    with open_slide(question.slide, pixel_size=question.pixel_size) as slide:
+        np.testing.assert_array_equal(images["hires"], slide.thumbnail(2000))
+    np.testing.assert_array_equal(images["lowres"], images["hires"])  # it is smaller than both
+
+
+def test_pictures_that_cannot_be_read_fail_the_query_and_lose_nothing(
+    reference, question, tmp_path, small_groups, monkeypatch
+):
+    def fail(*_):
+        raise SlideError("no overview")
+
+    out, engine = tmp_path / "q.h5ad", QueryEngine(reference, settings=SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(Slide, "thumbnail", fail)
+        with pytest.raises(SlideError, match="no overview"):
+            engine.query_to(out, question)
+    assert not out.exists()
+    assert part_files(out)
+    engine.query_to(out, question)
+    assert_same(ad.read_h5ad(out), ask(reference, question))

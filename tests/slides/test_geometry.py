@@ -16,6 +16,7 @@ from stretrieve.slides.geometry import (
     plan_boxes,
 )
 from stretrieve.slides.limits import MAX_READ_PX
+from stretrieve.slides.overview import shrink_picture
 from stretrieve.specs import PatchView
 from stretrieve.units import Mpp, MppSource, PixelSize
 
@@ -81,3 +82,13 @@ def test_centres_must_be_finite_pairs(bad) -> None:
 def test_no_centres_are_fine() -> None:
     assert check_centres([]).shape == (0, 2)
     assert plan_boxes(np.empty((0, 4)), (8, 8), (1.0,)) == []
+
+
+def test_a_picture_is_shrunk_by_averaging() -> None:
+    picture = np.zeros((40, 100, 3), dtype=np.uint8)
+    picture[:, ::2] = 200
+    small = shrink_picture(picture, 50)
+    assert small.shape == (20, 50, 3)
+    assert (small == 100).all()
+    assert shrink_picture(picture, 100) is picture
+    assert shrink_picture(picture[:1], 10).shape == (1, 10, 3)
