@@ -15,8 +15,9 @@ def compiled(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]
     The module that uses it should be imported inside the function that needs it: Numba takes half a
     second to import. Compiled functions let other threads run, and start none themselves; see
     :func:`stretrieve.indexes.rescore.for_parts`. The machine code is kept beside the module, or in the
-    user's cache folder where that cannot be written, or not at all where neither can. Division by zero
-    gives NaN or infinity, as in NumPy.
+    user's cache folder where that cannot be written, or not at all where neither can; it is made again
+    when the module's file changes, not when one does whose functions it compiles in (delete
+    ``__pycache__/*.nb*`` then). Division by zero gives NaN or infinity, as in NumPy.
 
     Parameters
     ----------

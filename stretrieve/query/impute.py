@@ -23,6 +23,8 @@ Mask = npt.NDArray[np.bool_]
 NEGLIGIBLE = 1e-12
 """A neighbour of this weight or less does not vote (weights of a query sum to 1)."""
 _QUERIES_PER_THREAD = 16
+_VALUES_PER_THREAD = 1 << 22
+"""Starting a thread takes as long as averaging about so many values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,9 @@ def impute(
     out = kernel.Moments(
         np.empty((n_query, n_genes)), np.empty((n_query, n_genes)), np.empty(shape), np.empty(shape)
     )
-    for_parts(_filler(votes, stored, out), n_query, least=_QUERIES_PER_THREAD)
+    per_query = 1 + weights.nnz * n_genes // max(n_query, 1)
+    least = max(_QUERIES_PER_THREAD, _VALUES_PER_THREAD // per_query)
+    for_parts(_filler(votes, stored, out), n_query, least=least)
     n_effective, coverage = (
         np.broadcast_to(part, out.mean.shape) for part in (out.n_effective, out.coverage)
     )

@@ -67,9 +67,36 @@ def sparse_case(seed=0, n_spots=40, n_genes=5000, n_query=70, k=9):
     return values, indices, rng.dirichlet(np.ones(k), size=n_query), rng
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8, np.bool_])
+@pytest.mark.parametrize("wide", [np.int32, np.int64])
+def test_values_and_columns_of_any_kind(dtype, wide):
+    """Rows of 0 to 140 entries: eight at a time, in parts of 64, and what is left."""
+    rng = np.random.default_rng(0)
+    values = np.zeros((141, 150))
+    for n, row in enumerate(values):
+        row[rng.permutation(150)[:n]] = rng.integers(1, 9, n)
+    stored = sparse.csr_matrix(values.astype(dtype))
+    stored.indices, stored.indptr = stored.indices.astype(wide), stored.indptr.astype(wide)
+    weights = sparse.csr_matrix(rng.dirichlet(np.ones(141), size=4))
+    found = impute(weights, stored)
+    values = values.astype(dtype).astype(float)
+    np.testing.assert_allclose(found.mean, weights @ values, rtol=1e-12)
+    np.testing.assert_allclose(
+        found.spread**2, weights @ values**2 - (weights @ values) ** 2, rtol=1e-9
+    )
+
+
+@pytest.fixture
+def eager_threads(monkeypatch):
+    module = sys.modules["stretrieve.query.impute"]  # a function of its name hides it
+    monkeypatch.setattr(module, "_VALUES_PER_THREAD", 1)
+
+
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-def test_threads_batches_and_blocks_of_genes_change_no_bit(dense, masked, monkeypatch):
+def test_threads_batches_and_blocks_of_genes_change_no_bit(
+    dense, masked, monkeypatch, eager_threads
+):
     values, indices, weights, rng = sparse_case()
     values = values.toarray() if dense else values
     measured = rng.random((1, 5000)) < 0.5 if masked else None
@@ -111,7 +138,7 @@ def in_child(send):
 
 
 @pytest.mark.parametrize("start", ["fork", "forkserver"])
-def test_children_of_a_process_that_used_threads_can_average(start, monkeypatch):
+def test_children_of_a_process_that_used_threads_can_average(start, monkeypatch, eager_threads):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     values, indices, weights, _ = sparse_case()
     matrix = WeightMatrix.build(indices, weights)
