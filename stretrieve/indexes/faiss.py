@@ -121,7 +121,7 @@ class FaissIndex(VectorIndex):
     ) -> SearchResult:
         n_allowed = len(self) if mask is None else int(mask.sum())
         propose = self._propose(mask)
-        if self._starts_in_half(len(query), n_allowed):
+        if self._starts_in_half(len(query), k, n_allowed):
             return search_from_half(self.scorer, query, k, propose, mask=mask, n_allowed=n_allowed)
         if self.recipe.kind in (IndexKind.FLAT, IndexKind.IVF_FLAT):
             return search_exactly(self.scorer, query, k, propose, n_allowed=n_allowed)
@@ -145,9 +145,9 @@ class FaissIndex(VectorIndex):
         wide = n_allowed >= NARROW * len(self)
         return self.recipe.kind is IndexKind.FLAT and self._device is None and wide
 
-    def _starts_in_half(self, n_query: int, n_allowed: int) -> bool:
+    def _starts_in_half(self, n_query: int, k: int, n_allowed: int) -> bool:
         flat = self.recipe.kind is IndexKind.FLAT and self._device is None
-        return flat and pays(self.scorer, n_query, n_allowed)
+        return flat and pays(self.scorer, n_query, k, n_allowed)
 
     def _propose(self, mask: npt.NDArray[np.bool_] | None) -> Any:
         def propose(query: Vectors, width: int) -> Rough:

@@ -9,6 +9,7 @@ tight clusters), the query is searched in single precision.
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ _LEAST_PRODUCTS: Final = 1 << 33
 """Multiplications of a search that is worth it."""
 _LEAST_QUERIES: Final = 256
 _LEAST_DIM: Final = 64
+_MOST_NEIGHBOURS: Final = 256
+"""Of more, the candidates of all queries would take much memory."""
 _ROWS: Final = 2048
 """Stored vectors of a block: its products stay in the cache."""
 _QUERIES: Final = 512
@@ -47,21 +50,22 @@ _CAPACITY: Final = (8, 128)
 _TRIALS: Final = 16
 _GIVE_UP: Final = 0.25
 """Share of queries with too many candidates at which the rest is not tried."""
+_one_at_a_time = threading.Lock()
 
 
-def pays(scorer: ExactScorer, n_query: int, n_allowed: int) -> bool:
+def pays(scorer: ExactScorer, n_query: int, k: int, n_allowed: int) -> bool:
     """Whether a search is large enough, and of cosines, and half precision is faster here.
 
     Parameters
     ----------
     scorer
         The stored vectors.
-    n_query, n_allowed
-        Queries, and vectors that they are compared with.
+    n_query, k, n_allowed
+        Queries, neighbours wanted, and vectors that they are compared with.
     """
     dim = scorer.vectors.shape[1]
     large = n_query * n_allowed * dim >= _LEAST_PRODUCTS
-    wide = n_query >= _LEAST_QUERIES and dim >= _LEAST_DIM
+    wide = n_query >= _LEAST_QUERIES and dim >= _LEAST_DIM and k <= _MOST_NEIGHBOURS
     return scorer.metric is Metric.COSINE and large and wide and is_fast()
 
 
@@ -82,13 +86,15 @@ def is_fast() -> bool:
 
 @contextmanager
 def _threads_of_torch_kept() -> Iterator[None]:
+    """Leave torch's number of threads as it was; it is one for the process, so one search at a time."""
     import torch
 
-    threads = torch.get_num_threads()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    with _one_at_a_time:
+        threads = torch.get_num_threads()
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _shortest(call: Callable[[], object]) -> float:

@@ -1,6 +1,6 @@
 """Exact search from products in half precision, against the exact index, bit for bit."""
 
-import time
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import SimpleNamespace
@@ -166,14 +166,42 @@ def test_small_searches_stay_in_single_precision(monkeypatch):
     monkeypatch.setattr(half, "is_fast", lambda: True)
     scorer = SimpleNamespace(vectors=np.empty((0, 256)), metric=Metric.COSINE)
     pays = partial(half.pays, scorer)
-    assert pays(5000, 100_000)
-    assert not pays(64, 10_000_000)
-    assert not pays(1000, 1000)
-    assert not half.pays(
-        SimpleNamespace(vectors=np.empty((0, 16)), metric=Metric.COSINE), 9999, 10**6
-    )
+    assert pays(5000, 50, 100_000)
+    assert not pays(64, 50, 10_000_000)
+    assert not pays(1000, 50, 1000)
+    assert not pays(5000, 5000, 100_000)  # candidates of every query would take gigabytes
+    narrow = SimpleNamespace(vectors=np.empty((0, 16)), metric=Metric.COSINE)
+    assert not half.pays(narrow, 9999, 50, 10**6)
     monkeypatch.setattr(half, "is_fast", lambda: False)
-    assert not pays(5000, 100_000)
+    assert not pays(5000, 50, 100_000)
+
+
+def test_searches_at_once_leave_torch_its_threads():
+    """The second would otherwise take the first one's single thread for what it has to restore."""
+    inside, waiting, left = (threading.Event() for _ in range(3))
+
+    def first():
+        with half._threads_of_torch_kept():
+            torch.set_num_threads(1)
+            inside.set()
+            waiting.wait(10)
+            left.wait(0.2)
+        left.set()
+
+    def second():
+        inside.wait(10)
+        waiting.set()
+        with half._threads_of_torch_kept():
+            left.wait(10)
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(5)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda work: work(), [first, second]))
+    with ThreadPoolExecutor(1) as new:
+        after = new.submit(torch.get_num_threads).result()
+    torch.set_num_threads(before)
+    assert after == 5
 
 
 @pytest.mark.parametrize(("seconds", "fast"), [([0.3, 1.0], True), ([0.4, 1.0], False)])
@@ -183,6 +211,7 @@ def test_which_is_faster_is_measured(monkeypatch, seconds, fast):
     assert half.is_fast.__wrapped__() is fast
 
 
-def test_the_shortest_time_counts():
-    waits = [0.02, 0.02, 0.001]
-    assert 0.001 <= half._shortest(lambda: time.sleep(waits.pop() if waits else 0.02)) < 0.02
+def test_the_shortest_time_counts(monkeypatch):
+    clock = iter(np.cumsum([0, 5, 1, 3, 1, 4] + 26 * [1, 9]))
+    monkeypatch.setattr(half, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    assert half._shortest(lambda: None) == 3
