@@ -154,5 +154,6 @@ def _score(training: Training, held: Sequence[_HeldOut], scales: Matrix, width_u
     scores = []
     for sample, linear, joint in held:
         mixed = _smooth(_mix(linear, joint, scales)[:, columns], sample, width_um)
-        scores.append(np.nanmean(metrics.pearson_per_gene(mixed, sample.truth(genes))))
-    return float(np.mean(scores))
+        per_gene = metrics.pearson_per_gene(mixed, sample.truth(genes))
+        scores.append(metrics.mean_over_genes(per_gene).mean)
+    return float(np.nanmean(scores))
