@@ -20,7 +20,7 @@ from stretrieve.errors import ChecksumError, explain
 from stretrieve.indexes.base import Metric, SearchResult, VectorIndex, Vectors
 from stretrieve.indexes.coarse import CoarseSearch
 from stretrieve.indexes.exact import ExactIndex, Rough, blocks, check_allowed, check_k, rough_search
-from stretrieve.indexes.half import pays, search_from_half
+from stretrieve.indexes.int8 import pays, search_from_int8
 from stretrieve.indexes.recipes import IndexKind, Recipe
 from stretrieve.indexes.rescore import (
     Candidates,
@@ -121,8 +121,8 @@ class FaissIndex(VectorIndex):
     ) -> SearchResult:
         n_allowed = len(self) if mask is None else int(mask.sum())
         propose = self._propose(mask)
-        if self._starts_in_half(len(query), k, n_allowed):
-            return search_from_half(self.scorer, query, k, propose, mask=mask, n_allowed=n_allowed)
+        if self._starts_in_int8(len(query), k, n_allowed):
+            return search_from_int8(self.scorer, query, k, propose, mask=mask, n_allowed=n_allowed)
         if self.recipe.kind in (IndexKind.FLAT, IndexKind.IVF_FLAT):
             return search_exactly(self.scorer, query, k, propose, n_allowed=n_allowed)
         return self._search_proposed(query, k)
@@ -145,7 +145,7 @@ class FaissIndex(VectorIndex):
         wide = n_allowed >= NARROW * len(self)
         return self.recipe.kind is IndexKind.FLAT and self._device is None and wide
 
-    def _starts_in_half(self, n_query: int, k: int, n_allowed: int) -> bool:
+    def _starts_in_int8(self, n_query: int, k: int, n_allowed: int) -> bool:
         flat = self.recipe.kind is IndexKind.FLAT and self._device is None
         return flat and pays(self.scorer, n_query, k, n_allowed)
 

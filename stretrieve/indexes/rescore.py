@@ -14,12 +14,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from stretrieve.errors import ShapeError, explain
 from stretrieve.indexes.base import Metric, SearchResult, Vectors
+
+if TYPE_CHECKING:
+    from stretrieve.indexes.kernel import Stored
 
 DECIMALS = 10
 SPARE = 8
@@ -78,6 +82,15 @@ class ExactScorer:
         """The largest norm; 1 for the cosine, which looks at directions only."""
         return 1.0 if self.metric is Metric.COSINE else float(self.norms.max(initial=0.0))
 
+    @property
+    def stored(self) -> Stored:
+        """What compiled loops compare queries with."""
+        from stretrieve.indexes import kernel
+
+        norms = self._inverse_norms if self.metric is Metric.COSINE else np.empty(0)
+        distances = self.metric is Metric.EUCLIDEAN
+        return kernel.Stored(self.vectors, norms, distances, 10.0**DECIMALS)
+
     def check_query(self, query: npt.ArrayLike) -> Vectors:
         """Return the query as contiguous float32 ``(n_query, dim)``.
 
@@ -117,13 +130,10 @@ class ExactScorer:
             raise ShapeError(
                 explain("index", got=indices.max(), expected=f"less than {len(self.vectors)}")
             )
-        norms = self._inverse_norms if self.metric is Metric.COSINE else np.empty(0)
-        distances = self.metric is Metric.EUCLIDEAN
-        stored = kernel.Stored(self.vectors, norms, distances, 10.0**DECIMALS)
         out = np.empty(indices.shape)
         least = max(1, _SPAN_VALUES // max(1, indices.shape[1] * query.shape[1]))
         for_parts(
-            lambda part: kernel.fill_scores(out[part], wide[part], stored, indices[part]),
+            lambda part: kernel.fill_scores(out[part], wide[part], self.stored, indices[part]),
             len(query),
             least=least,
         )

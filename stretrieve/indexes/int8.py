@@ -1,0 +1,251 @@
+"""Exact search that begins with products of 8-bit numbers, where the processor is made for them.
+
+Processors with AVX-512 VNNI multiply 8-bit numbers many times as fast as single precision. Vectors,
+less their common mean, are rounded to steps of their own. What each loses by that is measured and
+bounds how far a product is off; products with the mean are known. All vectors whose upper bound reaches
+the k-th best lower bound can be among the k nearest, and what can is scored in float64. Where that
+leaves too many (vectors in tight clusters), the query is searched in single precision.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from stretrieve.indexes.base import Metric, SearchResult, Vectors
+from stretrieve.indexes.exact import blocks
+from stretrieve.indexes.rescore import (
+    Candidates,
+    ExactScorer,
+    for_parts,
+    search_exactly,
+)
+
+if TYPE_CHECKING:
+    from stretrieve.indexes.candidates import Kept
+    from stretrieve.indexes.rounded import Queries, Stored
+
+Mask = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.int64]
+
+_LEAST_PRODUCTS: Final = 1 << 33
+"""Multiplications of a search that is worth it."""
+_LEAST_QUERIES: Final = 256
+_LEAST_DIM: Final = 64
+_MOST_NEIGHBOURS: Final = 256
+"""Of more, there would be many candidates to each query."""
+_AT_ONCE: Final = 1 << 24
+"""Stored numbers that are rounded at once."""
+_SAMPLE: Final = 4096
+"""Stored vectors that the mean is taken over; any would do."""
+_CAPACITY: Final = (10, 128)
+"""Candidates kept of a query: so many times k, and so many more."""
+_HELD: Final = 1 << 23
+"""Candidates held at once."""
+_GIVE_UP: Final = 0.25
+"""Share of queries with too many candidates at which the rest is not tried."""
+_PANELS_PER_THREAD: Final = 16
+_QUERIES_PER_THREAD: Final = 64
+
+
+def pays(scorer: ExactScorer, n_query: int, k: int, n_allowed: int) -> bool:
+    """Whether a search is large enough, and of cosines, and the processor is made for 8-bit products.
+
+    Parameters
+    ----------
+    scorer
+        The stored vectors.
+    n_query, k, n_allowed
+        Queries, neighbours wanted, and vectors that they are compared with.
+    """
+    dim = scorer.vectors.shape[1]
+    large = n_query * n_allowed * dim >= _LEAST_PRODUCTS
+    wide = n_query >= _LEAST_QUERIES and dim >= _LEAST_DIM and k <= _MOST_NEIGHBOURS
+    return scorer.metric is Metric.COSINE and large and wide and is_supported()
+
+
+@functools.cache
+def is_supported() -> bool:
+    """Whether code for AVX-512 VNNI can be made and run here."""
+    from llvmlite import binding
+    from numba import config
+
+    chosen = config.CPU_NAME or config.CPU_FEATURES  # by the user: code is made for that then
+    return not chosen and bool(binding.get_host_cpu_features().get("avx512vnni"))
+
+
+def search_from_int8(
+    scorer: ExactScorer,
+    query: Vectors,
+    k: int,
+    otherwise: Candidates,
+    *,
+    mask: Mask | None,
+    n_allowed: int,
+) -> SearchResult:
+    """Return the ``k`` best vectors for each query, by cosine.
+
+    Parameters
+    ----------
+    scorer
+        The stored vectors.
+    query
+        ``(n_query, dim)``.
+    k
+        Neighbours wanted.
+    otherwise
+        The search in single precision, for queries that have too many candidates.
+    mask
+        ``(n_vectors,)`` which vectors are allowed; all when ``None``.
+    n_allowed
+        Number of those.
+    """
+    found = np.full((len(query), k), -1, dtype=np.int64)
+    scores = np.full((len(query), k), -np.inf)
+    centre, at_once = _centre(scorer), max(1, _HELD // _capacity(k))
+    for start in range(0, len(query), at_once):
+        group = slice(start, start + at_once)
+        _search(scorer, query[group], centre, mask, SearchResult(found[group], scores[group]))
+    rest = np.flatnonzero(found[:, 0] < 0)
+    if len(rest):
+        again = search_exactly(scorer, query[rest], k, otherwise, n_allowed=n_allowed)
+        found[rest], scores[rest] = again.indices, again.scores
+    return SearchResult(found, scores)
+
+
+def _search(
+    scorer: ExactScorer,
+    query: Vectors,
+    centre: Vectors,
+    mask: Mask | None,
+    out: SearchResult,
+) -> None:
+    """Fill in the nearest of some queries; what has too many candidates is left as it is."""
+    from stretrieve.indexes import candidates, rounded
+    from stretrieve.indexes.products import TOGETHER
+
+    unit, k = scorer.for_search(query), out.indices.shape[1]
+    wide = -(-query.shape[1] // TOGETHER) * TOGETHER
+    queries = rounded.pack_queries(unit, centre, wide)
+    kept = keep_candidates(scorer, queries, centre, k, mask)
+    shifts, exact = unit.astype(np.float64) @ centre, query.astype(np.float64)
+    stored, nearest = scorer.stored, candidates.Nearest(out.indices, out.scores)
+    for_parts(
+        lambda part: candidates.settle(kept, shifts, exact, stored, nearest, part.start, part.stop),
+        len(query),
+        least=_QUERIES_PER_THREAD,
+    )
+
+
+def keep_candidates(
+    scorer: ExactScorer, queries: Queries, centre: Vectors, k: int, mask: Mask | None
+) -> Kept:
+    """Return all vectors that can be among the ``k`` nearest; −1 as their number where too many can.
+
+    Parameters
+    ----------
+    scorer
+        The stored vectors, compared by cosine.
+    queries
+        As whole numbers.
+    centre
+        ``(dim,)`` about the mean of the stored vectors at length 1.
+    k
+        Neighbours wanted.
+    mask
+        ``(n_vectors,)`` which vectors are allowed; all when ``None``.
+    """
+    kept, space = _nothing_kept(queries, k), _space(scorer)
+    for block, positions in blocks(scorer.vectors, mask, rows=space.steps.size):
+        stored = _packed(block, scorer.inverse_norms[positions], centre, space)
+        _keep(stored, positions, queries, k, kept)
+        if (kept.counts < 0).mean() > _GIVE_UP:
+            kept.counts[:] = -1
+            break
+    return kept
+
+
+def _keep(stored: Stored, positions: Indices, queries: Queries, k: int, kept: Kept) -> None:
+    """Add what can matter of a block of stored vectors."""
+    from stretrieve.indexes import candidates
+    from stretrieve.indexes.products import ROWS
+
+    for_parts(
+        lambda part: candidates.keep(
+            stored, positions, queries, k, kept, part.start * ROWS, part.stop * ROWS
+        ),
+        len(queries.steps) // ROWS,
+        least=_QUERIES_PER_THREAD // ROWS,
+    )
+
+
+def _capacity(k: int) -> int:
+    from stretrieve.indexes.products import PANEL
+
+    times, more = _CAPACITY
+    return max(times * k + more, 2 * PANEL)
+
+
+def _nothing_kept(queries: Queries, k: int) -> Kept:
+    from stretrieve.indexes.candidates import Kept
+    from stretrieve.indexes.products import PANEL
+
+    n_query = len(queries.steps)
+    shape = (n_query, _capacity(k))
+    least = np.where(queries.steps > 0, -np.inf, np.inf)  # rows that fill up get nothing
+    return Kept(
+        np.empty(shape, dtype=np.int64),
+        np.empty(shape, dtype=np.float32),
+        np.empty(shape, dtype=np.float32),
+        np.zeros(n_query, dtype=np.int64),
+        np.full(n_query, k + PANEL, dtype=np.int64),
+        least.astype(np.float32),
+    )
+
+
+def _centre(scorer: ExactScorer) -> Vectors:
+    """Return about the mean ``(dim,)`` of the vectors at length 1: what they share tells nothing."""
+    every = max(1, len(scorer.vectors) // _SAMPLE)
+    sample = scorer.vectors[::every] * scorer.inverse_norms[::every, None]
+    return np.asarray(sample.mean(axis=0), dtype=np.float32)
+
+
+def _space(scorer: ExactScorer) -> Stored:
+    """Return room for a block of vectors."""
+    from stretrieve.indexes import products, rounded
+
+    n_vectors, dim = scorer.vectors.shape
+    panels = -(-min(n_vectors, _AT_ONCE // dim) // products.PANEL)
+    words = -(-dim // products.TOGETHER)
+    shape = (panels, products.PANEL)
+    return rounded.Stored(
+        np.empty((panels, words, products.PANEL), dtype=np.uint32),
+        np.empty(shape, dtype=np.float32),
+        np.empty(shape, dtype=np.float32),
+        np.empty(shape, dtype=np.float32),
+        np.empty(panels, dtype=np.float32),
+    )
+
+
+def _packed(vectors: Vectors, scales: Vectors, centre: Vectors, space: Stored) -> Stored:
+    """Return vectors as whole numbers, in the room given."""
+    from stretrieve.indexes import rounded
+    from stretrieve.indexes.products import PANEL
+
+    panels = -(-len(vectors) // PANEL)
+    out = rounded.Stored(
+        space.numbers[:panels],
+        space.steps[:panels],
+        space.errors[:panels],
+        space.offsets[:panels],
+        space.radii[:panels],
+    )
+    for_parts(
+        lambda part: rounded.pack(vectors, scales, centre, out, part.start, part.stop),
+        panels,
+        least=_PANELS_PER_THREAD,
+    )
+    return out
