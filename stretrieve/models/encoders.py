@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,11 @@ from stretrieve.models.colour import colour_statistics
 from stretrieve.models.towers import Tower, build_tower
 from stretrieve.models.weights import state_digest
 
-_CHUNK = 64
-_STATISTICS_PX = 64
+_CHUNK: Final = 64
+_CPU_CHUNK: Final = 16
+"""Maps of more patches leave the caches and take new memory in every layer; of fewer, some libraries
+round otherwise."""
+_STATISTICS_PX: Final = 64
 
 
 class Pooling(StrEnum):
@@ -236,9 +239,11 @@ class ImageEncoder(PatchEncoder):
             got = f"{patches.shape} {patches.dtype}"
             raise ShapeError(explain("patches", got=got, expected="(n, px, px, 3) uint8"))
         features = np.empty((len(patches), self.dim), dtype=np.float32)
-        for start in range(0, len(patches), _CHUNK):
-            chunk = torch.from_numpy(np.array(patches[start : start + _CHUNK]))  # may be read-only
-            features[start : start + _CHUNK] = self(chunk).float().cpu().numpy()
+        step = _CPU_CHUNK if self.mean.device.type == "cpu" else _CHUNK
+        for start in range(0, len(patches), step):
+            rows = slice(start, start + step)
+            chunk = torch.from_numpy(np.array(patches[rows]))  # may be read-only
+            features[rows] = self(chunk).float().cpu().numpy()
         return features
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from stretrieve._progress import SILENT, Progress
 from stretrieve.embedders.base import Embedder, Embeddings
 from stretrieve.errors import SlideError, explain
-from stretrieve.query.groups import EncodedGroup, Grouping
+from stretrieve.query.groups import MIN_ROWS, EncodedGroup, Grouping
 from stretrieve.query.locate import Positions
 from stretrieve.query.memory import ThriftyEncoder
 from stretrieve.query.settings import QuerySettings
@@ -65,6 +65,7 @@ def encode_groups(
         positions.xy[rows],
         embedders[0].spec,
         batch_size=grouping.batch_rows(settings.batch_size),
+        first_batch=MIN_ROWS,  # so that the network begins early
         workers=settings.workers,
     )
     gather = _Gatherer(grouping, numbers)

@@ -125,7 +125,8 @@ def write_part(path: Path, group: PackedGroup) -> None:
     """Write a row group, completely or not at all."""
     data: dict[str, npt.NDArray[Any]] = {}
     for name, chunks in group.chunks.items():
-        data |= {f"chunk/{name}/{i:04d}": chunk for i, chunk in enumerate(chunks)}
+        data[f"chunk/{name}/bytes"] = np.concatenate(chunks)
+        data[f"chunk/{name}/ends"] = np.cumsum([len(chunk) for chunk in chunks])
     for name, rows in group.rows.items():
         for field in ("data", "indices", "indptr"):
             data[f"rows/{name}/{field}"] = getattr(rows, field)
@@ -153,8 +154,7 @@ def read_part(path: Path, form: Form, *, matrices: bool = True) -> PackedGroup:
     matrices
         Whether matrices are read as well.
     """
-    chunks: dict[str, list[npt.NDArray[np.uint8]]] = {}
-    pieces: dict[str, dict[str, npt.NDArray[Any]]] = {}
+    pieces: dict[str, dict[str, dict[str, npt.NDArray[Any]]]] = {"chunk": {}, "rows": {}}
     columns: dict[str, npt.NDArray[Any]] = {}
     arrays: dict[str, npt.NDArray[Any]] = {}
     with np.load(path, allow_pickle=False) as stored:
@@ -164,18 +164,17 @@ def read_part(path: Path, form: Form, *, matrices: bool = True) -> PackedGroup:
                 columns[name] = stored[key]
             elif kind == "array":
                 arrays[name] = stored[key]
-            elif not matrices:
-                continue
-            elif kind == "chunk":
-                chunks.setdefault(name, []).append(stored[key])
-            else:
-                pieces.setdefault(name, {})[rest[0]] = stored[key]
+            elif matrices:
+                pieces[kind].setdefault(name, {})[rest[0]] = stored[key]
     n_rows = len(arrays[keys.NEIGHBOURS])
+    chunks = {
+        name: np.split(part["bytes"], part["ends"][:-1]) for name, part in pieces["chunk"].items()
+    }
     rows = {
         name: sparse.csr_matrix(
             (part["data"], part["indices"], part["indptr"]), shape=(n_rows, form.n_genes)
         )
-        for name, part in pieces.items()
+        for name, part in pieces["rows"].items()
     }
     return PackedGroup(int(path.stem), chunks, rows, columns, arrays)
 

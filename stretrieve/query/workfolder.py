@@ -140,9 +140,6 @@ def _begun_as(journal: Path) -> str | None:
     return str(digest)
 
 
-def discard_work(out: Path) -> bool:
-    """Remove the work folder of an output; return whether there was one."""
-    path = work_path(out)
-    found = path.is_dir()
-    shutil.rmtree(path, ignore_errors=True)
-    return found
+def discard_work(out: Path) -> None:
+    """Remove the work folder of an output, if there is one."""
+    shutil.rmtree(work_path(out), ignore_errors=True)

@@ -135,44 +135,49 @@ def _write(
     for name in ("layers", "obsm", "varm", "obsp", "varp"):
         root.create_group(name).attrs.update(_DICT)
     ad.io.write_elem(root["obsm"], keys.SPATIAL, frame.xy)
-    _write_rows(root["obsm"], arrays, frame, groups, form)
-    first = next(groups())
-    for name in (*first.chunks, *first.rows):
-        parent = root if name == X else root["layers"]
-        if form.stores_sparse(name):
-            _write_sparse(parent, arrays, name, groups, form)
-        else:
-            _write_dense(parent, arrays, name, groups, form)
+    start = 0
+    for group in groups():
+        _write_rows(root["obsm"], arrays, frame, group, form, start=start)
+        _write_dense(root, arrays, group, form, start=start)
+        start += len(group)
+    for name in group.rows:
+        _write_sparse(_parent(root, name), arrays, name, groups, form)
+
+
+def _parent(root: Any, name: str) -> Any:
+    return root if name == X else root["layers"]
 
 
 def _write_rows(
-    obsm: Any, arrays: _H5Arrays | _ZarrArrays, frame: Frame, groups: Groups, form: Form
+    obsm: Any,
+    arrays: _H5Arrays | _ZarrArrays,
+    frame: Frame,
+    group: PackedGroup,
+    form: Form,
+    *,
+    start: int,
 ) -> None:
-    """Write embeddings, neighbours and weights."""
-    targets: dict[str, Any] = {}
-    start = 0
-    for group in groups():
-        stop = start + len(group)
-        for name, part in group.arrays.items():
-            values: npt.NDArray[Any] = frame.local(part) if name == keys.NEIGHBOURS else part
-            if name not in targets:
-                shape = (form.n_rows, values.shape[1])
-                chunks = (form.chunk[0], values.shape[1])
-                targets[name] = arrays.create(obsm, name, shape, values.dtype, chunks)
-                targets[name].attrs.update(_ARRAY)
-            targets[name][start:stop] = values
-        start = stop
+    """Write embeddings, neighbours and weights of a group, whose first row is ``start``."""
+    for name, part in group.arrays.items():
+        values: npt.NDArray[Any] = frame.local(part) if name == keys.NEIGHBOURS else part
+        if start == 0:
+            width = values.shape[1]
+            chunks = (form.chunk[0], width)
+            target = arrays.create(obsm, name, (form.n_rows, width), values.dtype, chunks)
+            target.attrs.update(_ARRAY)
+        obsm[name][start : start + len(group)] = values
 
 
 def _write_dense(
-    parent: Any, arrays: _H5Arrays | _ZarrArrays, name: str, groups: Groups, form: Form
+    root: Any, arrays: _H5Arrays | _ZarrArrays, group: PackedGroup, form: Form, *, start: int
 ) -> None:
-    target = arrays.create(parent, name, (form.n_rows, form.n_genes), "<f4", form.chunk)
-    target.attrs.update(_ARRAY)
-    start = 0
-    for group in groups():
-        arrays.put_chunks(target, group, name, start, form)
-        start += len(group)
+    """Write the dense matrices of a group."""
+    for name in group.chunks:
+        parent = _parent(root, name)
+        if start == 0:
+            shape = (form.n_rows, form.n_genes)
+            arrays.create(parent, name, shape, "<f4", form.chunk).attrs.update(_ARRAY)
+        arrays.put_chunks(parent[name], group, name, start, form)
 
 
 def _write_sparse(

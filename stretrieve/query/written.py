@@ -20,7 +20,7 @@ from stretrieve.query.output import Facts, make_frame, used_spots
 from stretrieve.query.parts import Form
 from stretrieve.query.result import summarise
 from stretrieve.query.stream import Job, run
-from stretrieve.query.workfolder import WorkFolder, discard_work, open_work
+from stretrieve.query.workfolder import WorkFolder, discard_work, open_work, work_path
 from stretrieve.query.write import OutputFormat, write_anndata
 
 
@@ -123,11 +123,11 @@ def finished(out: Path, digest: str, *, overwrite: bool, skip: bool) -> WrittenQ
     """
     if not out.exists():
         return None
-    found = _read(out)
-    same = found is not None and found[1].get("query_digest") == digest
-    if found is not None and same and (skip or discard_work(out)):
-        discard_work(out)
-        return WrittenQuery(out, summarise(*found), was_there=True)
+    if skip or work_path(out).is_dir():
+        found = _read(out)
+        if found is not None and found[1].get("query_digest") == digest:
+            discard_work(out)
+            return WrittenQuery(out, summarise(*found), was_there=True)
     if overwrite:
         return None
     raise OutputExistsError(

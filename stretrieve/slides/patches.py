@@ -28,6 +28,7 @@ def read_patches(
     spec: PatchSpec,
     *,
     batch_size: int = 64,
+    first_batch: int | None = None,
     workers: int = 1,
 ) -> Iterator[PatchBatch]:
     """Yield the patches around centres, in the order given, at the physical size of ``spec``.
@@ -46,6 +47,9 @@ def read_patches(
         Fields of view around each centre.
     batch_size
         Patches in a batch; the last one may be shorter.
+    first_batch
+        Patches in the first batch, where the consumer should not wait for a whole one: each further
+        batch holds as many as all before it together, up to ``batch_size``.
     workers
         Reader processes. Images that are decoded as a whole are always read by one.
 
@@ -57,33 +61,45 @@ def read_patches(
     Raises
     ------
     ConfigError
-        When ``batch_size`` or ``workers`` is below 1.
+        When ``batch_size``, ``first_batch`` or ``workers`` is below 1.
     ShapeError
         When the centres are not ``(n, 2)`` finite numbers.
     SlideError
         When more patches fail than the slide's limits allow, or all of them.
     """
-    if batch_size < 1 or workers < 1:
-        raise ConfigError(
-            explain(
-                "patches", got=f"batch_size {batch_size}, workers {workers}", expected="1 or more"
-            )
-        )
-    return _read_ahead(slide, check_centres(xy), spec, batch_size, workers)
+    first = batch_size if first_batch is None else first_batch
+    if min(batch_size, first, workers) < 1:
+        got = f"batch_size {batch_size}, first_batch {first}, workers {workers}"
+        raise ConfigError(explain("patches", got=got, expected="1 or more"))
+    centres = check_centres(xy)
+    return _read_ahead(slide, centres, spec, _cut(len(centres), batch_size, first), workers)
+
+
+def _cut(n_rows: int, batch_size: int, first: int) -> deque[npt.NDArray[np.int64]]:
+    """Return the rows of each batch."""
+    batches: deque[npt.NDArray[np.int64]] = deque()
+    start = 0
+    while start < n_rows:
+        stop = min(n_rows, start + min(batch_size, max(first, start)))
+        batches.append(np.arange(start, stop))
+        start = stop
+    return batches
 
 
 def _read_ahead(
-    slide: Slide, xy: npt.NDArray[np.float64], spec: PatchSpec, batch_size: int, workers: int
+    slide: Slide,
+    xy: npt.NDArray[np.float64],
+    spec: PatchSpec,
+    waiting: deque[npt.NDArray[np.int64]],
+    workers: int,
 ) -> Iterator[PatchBatch]:
     tally = _Tally(slide, len(xy))
-    starts = deque(range(0, len(xy), batch_size))
     running: deque[Future[PatchBatch]] = deque()
     executor = ThreadPoolExecutor(workers, thread_name_prefix="stretrieve-slide")
     try:
-        while starts or running:
-            while starts and len(running) < workers + _AHEAD:
-                rows = np.arange(starts[0], min(starts[0] + batch_size, len(xy)))
-                starts.popleft()
+        while waiting or running:
+            while waiting and len(running) < workers + _AHEAD:
+                rows = waiting.popleft()
                 running.append(executor.submit(_read_batch, slide, xy, rows, spec, workers))
             batch = running.popleft().result()
             tally.add(batch)

@@ -62,6 +62,18 @@ def test_file_gives_the_features_of_its_network(tmp_path):
     assert loaded.describe().source.endswith("tower.safetensors")
 
 
+def test_the_processor_takes_a_few_patches_at_a_time():
+    encoder = create_encoder(EncoderSettings(backbone=TINY))
+    taken = []
+    encoder.register_forward_pre_hook(lambda _, inputs: taken.append(len(inputs[0])))
+    patches = _patches(40)
+    features = encoder.encode(patches)
+    assert taken == [16, 16, 8]
+    with torch.no_grad():
+        at_once = encoder(torch.from_numpy(patches)).numpy()
+    np.testing.assert_allclose(features, at_once, rtol=1e-5, atol=1e-6)
+
+
 def test_half_precision_file_becomes_float32(tmp_path):
     saved = create_encoder(EncoderSettings(backbone=TINY, seed=3))
     state = saved.network.state_dict()

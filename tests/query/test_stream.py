@@ -226,7 +226,7 @@ def test_batches_halve_when_memory_runs_out_and_nothing_changes(
     monkeypatch.setattr(embedder, "encode_once", encode)
     settings = dataclasses.replace(SETTINGS, batch_size=64)
     assert_same(ask(reference, question, settings=settings), wanted)
-    assert seen[:3] == [64, 32, 16]
+    assert seen[:4] == [16, 16, 32, 16]  # three batches, of which one in halves
     assert "16 patches at a time" in caplog.text
 
     monkeypatch.setattr(embedder, "encode_once", lambda b: np.empty((1 << 62,), np.uint8))

@@ -101,7 +101,7 @@ def test_no_centres_give_no_batches(pyramid: Path) -> None:
 
 def test_settings_are_checked_at_the_call(pyramid: Path) -> None:
     with open_slide(pyramid) as slide:
-        for options in ({"batch_size": 0}, {"workers": 0}):
+        for options in ({"batch_size": 0}, {"first_batch": 0}, {"workers": 0}):
             with pytest.raises(ConfigError):
                 read_patches(slide, [(1, 1)], SPEC, **options)
         with pytest.raises(ShapeError):
@@ -131,6 +131,18 @@ def test_decoding_runs_ahead_by_a_bounded_number_of_batches(
         assert len(started) <= workers + 2
         assert sum(len(batch) for batch in stream) == 96
     assert sorted(started) == list(range(0, 100, 4))
+
+
+def test_batches_grow_from_the_first_to_the_full_size(pyramid: Path) -> None:
+    xy = np.stack([np.arange(40, 600, 20), np.full(28, 200)], -1)
+    with open_slide(pyramid) as slide:
+        for first, lengths in ((2, [2, 2, 4, 8, 8, 4]), (3, [3, 3, 6, 8, 8]), (9, [8, 8, 8, 4])):
+            batches = list(read_patches(slide, xy, SPEC, batch_size=8, first_batch=first))
+            assert [len(batch) for batch in batches] == lengths
+            rows = np.concatenate([batch.indices for batch in batches])
+            np.testing.assert_array_equal(rows, np.arange(28))
+            got = np.concatenate([batch.views[0] for batch in batches])
+            np.testing.assert_array_equal(got, views(slide, xy))
 
 
 def test_two_streams_of_one_slide_do_not_mix(pyramid: Path) -> None:
