@@ -52,7 +52,7 @@ def gradients(name, config, micro):
 def test_parts_have_the_gradient_of_the_whole(case):
     whole, expected = gradients(*CASES[case], 1000)
     parted, got = gradients(*CASES[case], 7)
-    assert parted == pytest.approx(whole, rel=1e-5)
+    assert parted == pytest.approx(whole, rel=1e-5, abs=1e-5)  # a difference of terms of about 1
     for group, tensors in expected.items():
         assert any(float(g.abs().max()) > 1e-6 for g in tensors if g is not None), group
         scale = max(float(g.abs().max()) for g in tensors if g is not None)
