@@ -10,25 +10,25 @@ from scipy import ndimage
 
 Images = npt.NDArray[np.float32]
 
-_QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
 _STAIN_QUANTILES: Final = (0.1, 0.5, 0.9)
 _SCALES: Final = (1, 2, 4)
 _WINDOWS: Final = (3, 7, 15)
-_STAINS: Final = np.array(
+STAINS: Final = np.array(
     [[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]], dtype=np.float64
 )
 """Absorption of haematoxylin, eosin and residual in R, G, B (Ruifrok and Johnston, 2001)."""
 
 _LUMINANCE: Final = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_TISSUE_OD: Final = 0.15
-_NUCLEAR_OD: Final = (0.15, 0.3)
+TISSUE_OD: Final = 0.15
+NUCLEAR_OD: Final = (0.15, 0.3)
 
 
 def _names() -> tuple[str, ...]:
     names = [
         f"{channel}_{statistic}"
         for channel in ("red", "green", "blue")
-        for statistic in ("mean", "sd", *(f"q{int(100 * q):02d}" for q in _QUANTILES))
+        for statistic in ("mean", "sd", *(f"q{int(100 * q):02d}" for q in QUANTILES))
     ]
     names += [
         f"{stain}_{statistic}"
@@ -36,7 +36,7 @@ def _names() -> tuple[str, ...]:
         for statistic in ("mean", "sd", *(f"q{int(100 * q):02d}" for q in _STAIN_QUANTILES))
     ]
     names += ["saturation_mean", "saturation_sd", "tissue_fraction"]
-    names += [f"nuclear_fraction_{od}" for od in _NUCLEAR_OD]
+    names += [f"nuclear_fraction_{od}" for od in NUCLEAR_OD]
     for channel in ("luminance", "haematoxylin"):
         names += [f"{channel}_gradient_{s}_{what}" for s in _SCALES for what in ("mean", "sd")]
     names += [f"haematoxylin_contrast_{window}" for window in _WINDOWS]
@@ -70,7 +70,7 @@ def colour_statistics(patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]
     stains = _stain_densities(rgb)
     luminance = np.asarray(rgb @ _LUMINANCE, dtype=np.float32)
     parts = [
-        _moments(rgb, _QUANTILES),
+        _moments(rgb, QUANTILES),
         _moments(stains, _STAIN_QUANTILES),
         _areas(rgb, stains),
         _gradients(luminance),
@@ -83,7 +83,7 @@ def colour_statistics(patches: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]
 
 def _stain_densities(rgb: Images) -> Images:
     density = -np.log10(np.maximum(rgb, 1 / 255))
-    unmix = np.linalg.inv(_STAINS).astype(np.float32)
+    unmix = np.linalg.inv(STAINS).astype(np.float32)
     return np.asarray(density @ unmix, dtype=np.float32)
 
 
@@ -101,8 +101,8 @@ def _areas(rgb: Images, stains: Images) -> Images:
     high, low = rgb.max(axis=-1), rgb.min(axis=-1)
     saturation = (high - low) / np.maximum(high, 1e-3)
     density = -np.log10(np.maximum(rgb, 1 / 255)).mean(axis=-1)
-    columns = [_mean(saturation), saturation.std(axis=(1, 2)), _mean(density > _TISSUE_OD)]
-    columns += [_mean(stains[..., 0] > threshold) for threshold in _NUCLEAR_OD]
+    columns = [_mean(saturation), saturation.std(axis=(1, 2)), _mean(density > TISSUE_OD)]
+    columns += [_mean(stains[..., 0] > threshold) for threshold in NUCLEAR_OD]
     return np.stack(columns, axis=1)
 
 

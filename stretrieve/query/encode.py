@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from stretrieve.embedders.base import Embedder, Embeddings
 from stretrieve.errors import SlideError, explain
 from stretrieve.query.groups import MIN_ROWS, EncodedGroup, Grouping
 from stretrieve.query.locate import Positions
+from stretrieve.query.look import Looks, looks_of_patches
 from stretrieve.query.memory import ThriftyEncoder
 from stretrieve.query.settings import QuerySettings
 from stretrieve.slides import PatchBatch, Slide, read_patches
@@ -29,6 +31,7 @@ def encode_groups(
     *,
     embedders: Sequence[Embedder],
     settings: QuerySettings,
+    thumbnail_px: int | None = None,
     progress: Progress = SILENT,
 ) -> Iterator[EncodedGroup]:
     """Yield the features of some groups of patches, in order.
@@ -47,6 +50,9 @@ def encode_groups(
         The same embedder once for every device; batches take turns.
     settings
         Batch size and decoding processes.
+    thumbnail_px
+        Size in which patches are looked at (:func:`~stretrieve.query.look.comparable_px`); they are
+        not when ``None``.
     progress
         Receiver of progress.
 
@@ -69,10 +75,49 @@ def encode_groups(
         workers=settings.workers,
     )
     gather = _Gatherer(grouping, numbers)
-    with progress.task(f"embed {slide.path.name}", len(rows)) as task:
-        for batch, features in _encoded(batches, embedders):
-            yield from gather.add(features, batch.status)
+    with (
+        progress.task(f"embed {slide.path.name}", len(rows)) as task,
+        _Onlooker(thumbnail_px, workers=settings.workers) as onlooker,
+    ):
+        for batch, features in _encoded(onlooker.watch(batches), embedders):
+            yield from gather.add(features, batch.status, onlooker.looks())
             task.advance(len(batch))
+
+
+class _Onlooker:
+    """Looks at patches beside the network, which is slower.
+
+    Parameters
+    ----------
+    thumbnail_px
+        As for :func:`encode_groups`.
+    workers
+        Threads.
+    """
+
+    def __init__(self, thumbnail_px: int | None, *, workers: int) -> None:
+        self._thumbnail_px = thumbnail_px
+        self._running: deque[Future[Looks]] = deque()
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="stretrieve-look")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def watch(self, batches: Iterable[PatchBatch]) -> Iterator[PatchBatch]:
+        """Pass batches on, and begin to look at each."""
+        for batch in batches:
+            if self._thumbnail_px is not None:
+                patches, side_px = batch.views[0], self._thumbnail_px
+                job = self._threads.submit(looks_of_patches, patches, thumbnail_px=side_px)
+                self._running.append(job)
+            yield batch
+
+    def looks(self) -> Looks | None:
+        """Return what the next batch looks like, ``(n_patches, 29)``; ``None`` if nobody looked."""
+        return self._running.popleft().result() if self._running else None
 
 
 def _encoded(
@@ -116,20 +161,28 @@ class _Gatherer:
         self._numbers = deque(numbers)
         self._features: list[Embeddings] = []
         self._status: list[npt.NDArray[np.uint8]] = []
+        self._looks: list[Looks] = []
 
-    def add(self, features: Embeddings, status: npt.NDArray[np.uint8]) -> Iterator[EncodedGroup]:
+    def add(
+        self, features: Embeddings, status: npt.NDArray[np.uint8], looks: Looks | None
+    ) -> Iterator[EncodedGroup]:
         """Take a batch and yield the group that it completes, if it does."""
         self._features.append(features)
         self._status.append(status)
+        if looks is not None:
+            self._looks.append(looks)
         rows = self._grouping.slice(self._numbers[0])
         if sum(map(len, self._status)) < rows.stop - rows.start:
             return
         everything = np.concatenate(self._status)
         readable = everything != PatchStatus.FAILED
         yield EncodedGroup(
-            self._numbers.popleft(), np.concatenate(self._features)[readable], everything
+            self._numbers.popleft(),
+            np.concatenate(self._features)[readable],
+            everything,
+            np.concatenate(self._looks)[readable] if self._looks else None,
         )
-        self._features, self._status = [], []
+        self._features, self._status, self._looks = [], [], []
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from stretrieve.query.encode import check_failures
 from stretrieve.query.groups import Grouping, RowStatus
 from stretrieve.query.guards import query_warnings
 from stretrieve.query.locate import SpotPositions, locate
+from stretrieve.query.look import comparable_px
 from stretrieve.query.output import Facts, Pictures, assemble
 from stretrieve.query.predictor import PoolFacts, Predictor
 from stretrieve.query.question import Question, find_genes
@@ -257,6 +258,7 @@ class QueryEngine:
                 genes=genes,
                 embedders=self._embedders,
                 settings=self.settings,
+                thumbnail_px=comparable_px(self.reference, self._embedders[0].spec.primary),
             )
             context: dict[str, Any] = {
                 "patient": question.patient,

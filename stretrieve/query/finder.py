@@ -65,4 +65,4 @@ class Finder:
         return self._predictor.retriever.smooth(found, near, weights, rows=rows)
 
     def _search(self, group: EncodedGroup) -> Found:
-        return self._predictor.find(group.values, shift=self._shift)
+        return self._predictor.find(group.values, shift=self._shift, looks=group.looks)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
+from stretrieve.models.look import Looks
 from stretrieve.slides.types import PatchStatus
 
 MAX_ROWS: Final = 512
@@ -91,11 +92,14 @@ class EncodedGroup:
     status
         ``(n_rows,)`` values of :class:`~stretrieve.slides.types.PatchStatus`; rows that failed have
         no values.
+    looks
+        ``(n_readable, 29)`` what the patches look like, where the reference can be compared by it.
     """
 
     number: int
     values: Embeddings
     status: npt.NDArray[np.uint8]
+    looks: Looks | None = None
 
     @property
     def readable(self) -> npt.NDArray[np.bool_]:

@@ -181,10 +181,12 @@ def read_part(path: Path, form: Form, *, matrices: bool = True) -> PackedGroup:
 
 def write_encoded(path: Path, group: EncodedGroup) -> None:
     """Write what the network made of a group, completely or not at all."""
-    _write(path, {"values": group.values, "status": group.status})
+    looks = {} if group.looks is None else {"looks": group.looks}
+    _write(path, {"values": group.values, "status": group.status, **looks})
 
 
 def read_encoded(path: Path) -> EncodedGroup:
     """Read :func:`write_encoded`'s file."""
     with np.load(path, allow_pickle=False) as stored:
-        return EncodedGroup(int(path.stem), stored["values"], stored["status"])
+        looks = stored["looks"] if "looks" in stored.files else None
+        return EncodedGroup(int(path.stem), stored["values"], stored["status"], looks)

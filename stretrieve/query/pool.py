@@ -71,6 +71,18 @@ class InMemory(Protocol):
         """Return log1p CP10k of some spots and genes where it lies."""
 
 
+@runtime_checkable
+class Pictured(Protocol):
+    """A pool that keeps a small picture of each spot's patch."""
+
+    def thumbnails(self, positions: Positions) -> list[bytes]:
+        """Return the JPEG picture of each of some spots."""
+
+
+class PicturedPool(Pool, Pictured, Protocol):
+    """Measured spots and a small picture of each."""
+
+
 @dataclass(frozen=True)
 class ArrayPool:
     """Measured spots in memory, for instance the training sections of an evaluation.

@@ -13,6 +13,7 @@ import pandas as pd
 from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
 from stretrieve.errors import ConfigError, explain
+from stretrieve.models.look import Looks
 from stretrieve.query.blend import Blend, fit_blend
 from stretrieve.query.calibration import Calibration, Interval
 from stretrieve.query.companion import Head
@@ -155,7 +156,11 @@ class Predictor:
         return self.retriever.prepare(embeddings)
 
     def find(
-        self, embeddings: Embeddings, *, shift: npt.NDArray[np.float64] | None = None
+        self,
+        embeddings: Embeddings,
+        *,
+        shift: npt.NDArray[np.float64] | None = None,
+        looks: Looks | None = None,
     ) -> Found:
         """Find and weight the neighbours of a batch of patches.
 
@@ -165,14 +170,21 @@ class Predictor:
             ``(n_patches, dim)`` of the joint space.
         shift
             From :meth:`prepare`, seeing the whole slide.
+        looks
+            ``(n_patches, 29)`` what the patches look like, if it is known; see
+            :meth:`~stretrieve.query.retriever.Retriever.find`.
         """
-        return self.retriever.find(embeddings, shift=shift)
+        return self.retriever.find(embeddings, shift=shift, looks=looks)
 
     def find_slide(
-        self, embeddings: Embeddings, xy_um: npt.NDArray[np.floating] | None = None
+        self,
+        embeddings: Embeddings,
+        xy_um: npt.NDArray[np.floating] | None = None,
+        *,
+        looks: Looks | None = None,
     ) -> Found:
         """Find all patches of a slide; see :meth:`~stretrieve.query.retriever.Retriever.find_slide`."""
-        return self.retriever.find_slide(embeddings, xy_um)
+        return self.retriever.find_slide(embeddings, xy_um, looks=looks)
 
     def impute(self, found: Found, genes: Sequence[str] | None = None) -> Prediction:
         """Predict some genes, or all, from what was found."""

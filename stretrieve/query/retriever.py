@@ -14,10 +14,11 @@ from scipy import sparse
 from stretrieve import keys
 from stretrieve.embedders.base import Embeddings
 from stretrieve.errors import ConfigError, ShapeError, explain
+from stretrieve.models.look import Looks
 from stretrieve.query.expression import ExpressionSource, SectionProfiles, section_profiles
 from stretrieve.query.impute import Imputed, WeightMatrix
-from stretrieve.query.ood import Familiarity, Scores
-from stretrieve.query.pool import Mask, Pool, Positions
+from stretrieve.query.ood import Familiarity, Scores, Unlikeness
+from stretrieve.query.pool import Mask, Pictured, Pool, Positions
 from stretrieve.query.retrieve import Neighbours, retrieve, slide_shift
 from stretrieve.query.settings import Centring, RetrievalSettings
 from stretrieve.query.similarity import SpotSearch
@@ -47,8 +48,17 @@ class PoolFacts:
         return section_profiles(self.pool)
 
     def familiarity(self, allowed: Mask) -> Familiarity:
-        """Return what the allowed spots look like, and how far patients lie from each other."""
-        return self.keep("familiarity", allowed, "", lambda: Familiarity.fit(self.pool, allowed))
+        """Return where the allowed spots' image embeddings lie, and how far apart patients are."""
+        return self.keep(
+            "familiarity", allowed, "", lambda: Familiarity.of_embeddings(self.pool, allowed)
+        )
+
+    def familiar_looks(self, allowed: Mask) -> Familiarity | None:
+        """Return the same of the spots' thumbnails; ``None`` where the pool has none."""
+        pool = self.pool
+        if not isinstance(pool, Pictured):
+            return None
+        return self.keep("looks", allowed, "", lambda: Familiarity.of_looks(pool, allowed))
 
     def keep(self, what: str, allowed: Mask, settings: object, make: Callable[[], T]) -> T:
         """Return something that depends on the allowed spots and settings; the last one is kept."""
@@ -178,8 +188,17 @@ class Retriever:
         mean = embeddings if embeddings.ndim == 1 else embeddings.mean(axis=0, dtype=np.float64)
         return slide_shift(self.pool, mean, allowed=self.allowed)
 
+    def learn_looks(self) -> None:
+        """Learn what the spots look like before :meth:`find` needs it."""
+        if self._score_ood:
+            self.facts.familiar_looks(self.allowed)
+
     def find(
-        self, embeddings: Embeddings, *, shift: npt.NDArray[np.float64] | None = None
+        self,
+        embeddings: Embeddings,
+        *,
+        shift: npt.NDArray[np.float64] | None = None,
+        looks: Looks | None = None,
     ) -> Found:
         """Find and weight the neighbours of a batch of patches.
 
@@ -189,6 +208,10 @@ class Retriever:
             ``(n_patches, dim)`` of the joint space.
         shift
             From :meth:`prepare`, seeing the whole slide.
+        looks
+            ``(n_patches, 29)`` what the patches look like
+            (:func:`~stretrieve.query.look.looks_of_patches`). How unlike the pool they are goes by
+            this, where the pool has thumbnails; by ``embeddings`` without.
         """
         moved = embeddings if shift is None else embeddings + shift
         moved = np.asarray(moved, dtype=np.float32)
@@ -197,13 +220,23 @@ class Retriever:
         )
         if not self._score_ood:
             return Found(moved, neighbours, np.full(len(moved), np.nan), moved)
-        unlike = self.facts.familiarity(self.allowed).unlikeness(moved)
+        unlike = self._unlikeness(moved, looks)
         if self._abstain is not None:
             neighbours.weights[unlike.excess > self._abstain] = 0.0
         return Found(moved, neighbours, unlike.score, moved)
 
+    def _unlikeness(self, embeddings: Embeddings, looks: Looks | None) -> Unlikeness:
+        familiar = None if looks is None else self.facts.familiar_looks(self.allowed)
+        if looks is None or familiar is None:
+            return self.facts.familiarity(self.allowed).unlikeness(embeddings)
+        return familiar.unlikeness(looks)
+
     def find_slide(
-        self, embeddings: Embeddings, xy_um: npt.NDArray[np.floating] | None = None
+        self,
+        embeddings: Embeddings,
+        xy_um: npt.NDArray[np.floating] | None = None,
+        *,
+        looks: Looks | None = None,
     ) -> Found:
         """Find and weight the neighbours of all patches of a slide.
 
@@ -213,13 +246,15 @@ class Retriever:
             ``(n_patches, dim)`` of the joint space.
         xy_um
             ``(n_patches, 2)`` centres in µm; needed with smoothing.
+        looks
+            As for :meth:`find`.
 
         Raises
         ------
         ConfigError
             When smoothing is asked for and nothing says where the patches are.
         """
-        found = self.find(embeddings, shift=self.prepare(embeddings))
+        found = self.find(embeddings, shift=self.prepare(embeddings), looks=looks)
         if not self.settings.smoothing_um:
             return found
         if xy_um is None:

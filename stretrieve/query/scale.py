@@ -66,11 +66,22 @@ def make_folds(pool: Pool, allowed: Mask) -> list[Fold]:
     return folds
 
 
-def sample_spots(pool: Pool, allowed: Mask, limit: int = MAX_SPOTS) -> Mask:
+def sample_spots(
+    pool: Pool, allowed: Mask, limit: int = MAX_SPOTS, *, in_pieces: bool = True
+) -> Mask:
     """Return a fixed sample ``(n_spots,)`` of the allowed spots, as many of every section.
 
-    Where positions are known a section gives a few pieces of tissue, so that spots keep the neighbours
-    that smoothing goes by.
+    Parameters
+    ----------
+    pool
+        The spots.
+    allowed
+        ``(n_spots,)`` spots that may be used.
+    limit
+        Spots in the sample.
+    in_pieces
+        Whether a section gives a few pieces of tissue, where positions are known, so that spots keep
+        the neighbours that smoothing goes by; single spots otherwise.
     """
     if int(allowed.sum()) <= limit:
         return allowed
@@ -80,7 +91,7 @@ def sample_spots(pool: Pool, allowed: Mask, limit: int = MAX_SPOTS) -> Mask:
     for section in sections:
         members = np.flatnonzero(allowed & (pool.section_index == section))
         order = np.random.default_rng(_SEED).permutation(len(members))
-        xy = spot_positions(pool, members)
+        xy = spot_positions(pool, members) if in_pieces else None
         if xy is not None:
             middles = xy[order[:_PIECES]]
             apart = np.min([((xy - middle) ** 2).sum(axis=1) for middle in middles], axis=0)

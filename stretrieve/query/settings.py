@@ -200,9 +200,10 @@ class QuerySettings(RetrievalSettings):
     per_patient, companion, companion_kind, variance_match, smoothing_um, compat
         See :class:`RetrievalSettings`.
     abstain
-        A patch gets no values (NaN, weights 0) when its image embedding lies this many times farther
-        from the reference than 99 % of reference spots lie from other patients (Mahalanobis distance);
-        ``None`` gives values to all.
+        A patch gets no values (NaN, weights 0) when what it looks like lies this many times farther
+        from the reference than 99 % of reference spots lie from other patients (Mahalanobis distance
+        of colour statistics, of image embeddings where the pool has no thumbnails); ``None`` gives
+        values to all.
     stride_um
         Step of the patch grid in µm; ``None`` for the patch side, so that patches tile the tissue.
     min_tissue

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 
 import numpy as np
@@ -64,6 +65,8 @@ class Job:
         The reference's embedder, once for every device.
     settings
         Batch size and decoding processes.
+    thumbnail_px
+        Size in which patches are compared with the reference's thumbnails; ``None`` if they cannot be.
     """
 
     slide: Slide
@@ -73,6 +76,7 @@ class Job:
     genes: Sequence[str]
     embedders: Sequence[Embedder]
     settings: QuerySettings
+    thumbnail_px: int | None = None
 
     @property
     def embedder(self) -> Embedder:
@@ -132,10 +136,30 @@ def run(
         When memory or disk is exhausted.
     """
     todo = job.missing(shelf.finished())
+    with ThreadPoolExecutor(1, thread_name_prefix="stretrieve-predict") as executor:
+        if todo and job.thumbnail_px is not None:  # while the network is at the first group
+            executor.submit(job.predictor.retriever.learn_looks)
+        try:
+            _run(job, todo, shelf, executor, meanwhile, progress)
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _run(
+    job: Job,
+    todo: list[int],
+    shelf: Shelf,
+    executor: Executor,
+    meanwhile: Callable[[], object],
+    progress: Progress,
+) -> None:
     if job.in_one_pass:
-        encoded = _encode(job, todo, progress)
-        groups = map(job.projected, encoded)
-        _finish(job, groups, shelf, lambda g: job.predictor.find(g.values), meanwhile)
+        groups = map(job.projected, _encode(job, todo, progress))
+
+        def find(group: EncodedGroup) -> Found:
+            return job.predictor.find(group.values, looks=group.looks)
+
+        _finish(job, groups, shelf, find, executor, meanwhile)
         return
     for group in _encode(job, job.missing(shelf.encoded()), progress):
         kept = job.projected(group) if job.embedder.is_row_wise else group
@@ -145,7 +169,8 @@ def run(
     finder = Finder(job.predictor, embeddings, job.xy_um, len(job.grouping), shift)
     with progress.task("predict", len(todo)) as task:
         groups = map(embeddings, todo)
-        _finish(job, groups, shelf, finder.find, meanwhile, done=lambda: task.advance(1))
+        done = partial(task.advance, 1)
+        _finish(job, groups, shelf, finder.find, executor, meanwhile, done)
 
 
 def _encode(job: Job, numbers: list[int], progress: Progress) -> Iterator[EncodedGroup]:
@@ -156,6 +181,7 @@ def _encode(job: Job, numbers: list[int], progress: Progress) -> Iterator[Encode
         numbers,
         embedders=job.embedders,
         settings=job.settings,
+        thumbnail_px=job.thumbnail_px,
         progress=progress,
     )
 
@@ -165,28 +191,25 @@ def _finish(
     groups: Iterator[EncodedGroup],
     shelf: Shelf,
     find: Callable[[EncodedGroup], Found],
+    executor: Executor,
     meanwhile: Callable[[], object],
     done: Callable[[], None] = lambda: None,
 ) -> None:
-    """Predict groups in a thread of their own while the next ones are made; at most two wait."""
+    """Predict groups in the executor's one thread while the next are made; at most two wait."""
 
     def finish(group: EncodedGroup) -> None:
         shelf.put(predict_group(job.predictor, group, find(group), job.genes))
         done()
 
     running: deque[Future[object]] = deque()
-    with ThreadPoolExecutor(1, thread_name_prefix="stretrieve-predict") as executor:
-        try:
-            for place, group in enumerate(groups):
-                while len(running) >= _AHEAD:
-                    running.popleft().result()
-                running.append(executor.submit(finish, group))
-                if place == 0:
-                    running.append(executor.submit(meanwhile))
-            while running:
-                running.popleft().result()
-        finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+    for place, group in enumerate(groups):
+        while len(running) >= _AHEAD:
+            running.popleft().result()
+        running.append(executor.submit(finish, group))
+        if place == 0:
+            running.append(executor.submit(meanwhile))
+    while running:
+        running.popleft().result()
 
 
 def _embeddings(job: Job, shelf: Shelf) -> Callable[[int], EncodedGroup]:

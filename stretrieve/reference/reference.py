@@ -34,6 +34,7 @@ from stretrieve.reference.manifest import Manifest
 from stretrieve.reference.rows import FILE as SPOTS_FILE
 from stretrieve.reference.rows import SpotTable, map_spots, read_spots
 from stretrieve.reference.versions import pin_version
+from stretrieve.specs import PatchSpec, PatchView
 from stretrieve.spots import Section, log_cp10k
 from stretrieve.store import Filter, SpotStore
 from stretrieve.store.schema import META_COLUMNS, embedding_column
@@ -80,6 +81,7 @@ class Reference:
     ) -> None:
         self.layout = layout
         self.manifest = manifest.seen_by(embedder)
+        self._own = manifest
         self.opened_for = embedder
         self.opened_as = tag
         self._pin = pin
@@ -331,6 +333,13 @@ class Reference:
     def take(self, spot_uids: Sequence[str]) -> pd.DataFrame:
         """Return the rows of :attr:`spots` of spots named by ``spot_uid``, in their order."""
         return self.spots.iloc[self.positions(spot_uids)]
+
+    @property
+    def thumbnail_view(self) -> PatchView:
+        """The field of view of the thumbnails: that of the reference's own embedder, shrunk."""
+        view = PatchSpec.from_dict(self._own.embedder["patch_spec"]).primary
+        side_px = min(view.patch_px, int(self._own.settings["thumbnail_px"]))
+        return PatchView(side_px, view.side_um / side_px)
 
     def thumbnails(self, positions: npt.NDArray[np.int64]) -> list[bytes]:
         """Return the JPEG patch image of each of some spots."""
