@@ -70,11 +70,11 @@ def pays(scorer: ExactScorer, n_query: int, k: int, n_allowed: int) -> bool:
 @functools.cache
 def is_supported() -> bool:
     """Whether code for AVX-512 VNNI can be made and run here."""
-    from llvmlite import binding
     from numba import config
+    from numba.core.codegen import get_host_cpu_features
 
     chosen = config.CPU_NAME or config.CPU_FEATURES  # by the user: code is made for that then
-    return not chosen and bool(binding.get_host_cpu_features().get("avx512vnni"))
+    return not chosen and "+avx512vnni" in get_host_cpu_features().split(",")
 
 
 def search_from_int8(
@@ -160,7 +160,7 @@ def keep_candidates(
     """
     kept, space = _nothing_kept(queries, k), _space(scorer)
     for block, positions in blocks(scorer.vectors, mask, rows=space.steps.size):
-        stored = _packed(block, scorer.inverse_norms[positions], centre, space)
+        stored = _packed(block, scorer.stored.inverse_norms[positions], centre, space)
         _keep(stored, positions, queries, k, kept)
         if (kept.counts < 0).mean() > _GIVE_UP:
             kept.counts[:] = -1
@@ -209,7 +209,7 @@ def _nothing_kept(queries: Queries, k: int) -> Kept:
 def _centre(scorer: ExactScorer) -> Vectors:
     """Return about the mean ``(dim,)`` of the vectors at length 1: what they share tells nothing."""
     every = max(1, len(scorer.vectors) // _SAMPLE)
-    sample = scorer.vectors[::every] * scorer.inverse_norms[::every, None]
+    sample = scorer.vectors[::every] * scorer.stored.inverse_norms[::every, None]
     return np.asarray(sample.mean(axis=0), dtype=np.float32)
 
 
@@ -230,7 +230,9 @@ def _space(scorer: ExactScorer) -> Stored:
     )
 
 
-def _packed(vectors: Vectors, scales: Vectors, centre: Vectors, space: Stored) -> Stored:
+def _packed(
+    vectors: Vectors, scales: npt.NDArray[np.float64], centre: Vectors, space: Stored
+) -> Stored:
     """Return vectors as whole numbers, in the room given."""
     from stretrieve.indexes import rounded
     from stretrieve.indexes.products import PANEL

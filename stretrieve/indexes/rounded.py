@@ -15,12 +15,15 @@ from stretrieve.indexes.products import PANEL, ROWS, TOGETHER
 
 Words = npt.NDArray[np.uint32]
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 
 _LARGEST: Final = 127
 _ZERO: Final = 128
 """What a stored 0 is: one factor of a product has to be without sign."""
 _SIGNS: Final = np.uint32(0x80808080)
 """The bits of a word that turn numbers with a sign into such."""
+_NOTHING: Final = np.float32(1e-30)
+"""Less than that is rounded to 0."""
 _SAFE: Final = np.float32(1.001)
 """By more than the share that a norm in single precision is off."""
 
@@ -106,7 +109,7 @@ def pack_queries(vectors: Floats, centre: Floats, dim: int) -> Queries:
 
 @compiled
 def pack(
-    vectors: Floats, scales: Floats, centre: Floats, out: Stored, first: int, last: int
+    vectors: Floats, scales: Doubles, centre: Floats, out: Stored, first: int, last: int
 ) -> None:
     """Fill in panels ``first`` to ``last - 1``.
 
@@ -129,10 +132,10 @@ def pack(
             if row >= len(vectors):
                 out.errors[panel, lane] = np.nan
                 continue
-            offset = np.float32(0.0)
+            offset = 0.0
             for place in range(len(centre)):
                 one[place] = vectors[row, place] * scales[row] - centre[place]
-                offset += one[place] * centre[place]
+                offset += np.float64(one[place]) * centre[place]
             out.steps[panel, lane], error, length = _round(one, whole)
             out.errors[panel, lane], out.offsets[panel, lane] = _SAFE * error, offset
             out.radii[panel] = max(out.radii[panel], _SAFE * length)
@@ -146,11 +149,11 @@ def _round(one: Floats, whole: npt.NDArray[np.int8]) -> tuple[np.float32, np.flo
     largest = np.float32(0.0)
     for value in one:
         largest = max(largest, abs(value))
-    step = largest / np.float32(_LARGEST) if largest > 0 else np.float32(1.0)
-    error, length = np.float32(0.0), np.float32(0.0)
+    step = largest / np.float32(_LARGEST) if largest > _NOTHING else np.float32(1.0)
+    error, length = 0.0, 0.0
     for place in range(len(one)):
         number = np.rint(one[place] / step)
-        off = one[place] - number * step
-        error, length = error + off * off, length + one[place] * one[place]
+        value, off = np.float64(one[place]), np.float64(one[place] - number * step)
+        error, length = error + off * off, length + value * value
         whole[place] = np.int8(number)
-    return step, np.sqrt(error), np.sqrt(length)
+    return step, np.float32(np.sqrt(error)), np.float32(np.sqrt(length))

@@ -66,12 +66,13 @@ def encode_groups(
     if not numbers:
         return
     rows = np.concatenate([np.arange(len(positions))[grouping.slice(n)] for n in numbers])
+    first = None if numbers[0] else MIN_ROWS  # begins early, and resumes with the batches it had
     batches = read_patches(
         slide,
         positions.xy[rows],
         embedders[0].spec,
         batch_size=grouping.batch_rows(settings.batch_size),
-        first_batch=MIN_ROWS,  # so that the network begins early
+        first_batch=first,
         workers=settings.workers,
     )
     gather = _Gatherer(grouping, numbers)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,9 @@ from stretrieve.spots import canonical_species
 from stretrieve.units import MppSource, PixelSize
 
 _WITHOUT_INFLUENCE = ("batch_size", "workers")
+
+_WORK_FORMAT: Final = 2
+"""Of the files that an interrupted query leaves; those of another format are begun again."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ class Question:
         chosen = settings_to_dict(settings)
         facts = {
             "version": __version__,
+            "work": _WORK_FORMAT,
             "reference": [reference[name] for name in ("id", "version", "content_digest")],
             "slide": [self.slide.name, stat.st_size, stat.st_mtime_ns],
             "mpp": None if size is None else [float(size.x), float(size.y)],

@@ -1,5 +1,8 @@
 """Exact search from products of 8-bit numbers, against the exact index, bit for bit."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -225,17 +228,53 @@ def test_small_searches_stay_in_single_precision(monkeypatch):
 @pytest.mark.parametrize(
     ("features", "name", "supported"),
     [
-        ({"avx512vnni": True}, None, True),
-        ({"avx512vnni": True}, "generic", False),
-        ({}, None, False),
+        ("+avx2,+avx512vnni", None, True),
+        ("+avx2,+avx512vnni", "generic", False),
+        ("+avx2,-avx512vnni", None, False),  # also where Numba is told to leave AVX alone
     ],
 )
 def test_code_is_made_for_the_processor_that_numba_makes_it_for(
     monkeypatch, features, name, supported
 ):
-    from llvmlite import binding
     from numba import config
+    from numba.core import codegen
 
-    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: features)
+    monkeypatch.setattr(codegen, "get_host_cpu_features", lambda: features)
     monkeypatch.setattr(config, "CPU_NAME", name)
     assert int8.is_supported.__wrapped__() is supported
+
+
+def test_processors_whose_avx_numba_leaves_alone_search_otherwise():
+    code = "from stretrieve.indexes import int8; print(int8.is_supported())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"NUMBA_ENABLE_AVX": "0"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "False"
+
+
+@made_for_it
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
+def test_bounds_hold_where_rounding_adds_up(share):
+    """Equal numbers lose as much each time that one is added."""
+    rng = np.random.default_rng(0)
+    signs = rng.permuted(np.repeat([[-1.0, 1.0]], 512, axis=1).repeat(64, axis=0), axis=1)
+    vectors = (1 + np.sqrt(share**-2 - 1) * signs).astype(np.float32)
+    vectors = np.concatenate([vectors, -np.ones((1, 1024), np.float32)])
+    query = -np.ones((4, 1024), np.float32)
+    kept, centre = kept_of(vectors, query, 65)
+    unit = vectors / np.linalg.norm(vectors.astype(float), axis=1, keepdims=True)
+    true = (-np.ones(1024) / 32) @ (unit - centre).T
+    places = kept.positions[0, :65]
+    assert (kept.lowest[0, :65] <= true[places]).all()
+    assert (true[places] <= kept.highest[0, :65]).all()
+
+
+@made_for_it
+def test_a_vector_of_hardly_any_length_takes_no_other_with_it(eager):
+    vectors = spread_vectors(0, n=8200, dim=64)
+    vectors[1], vectors[65] = 1e-40, 1e-44
+    index = build_index(vectors, load_recipe("flat"), metric=Metric.COSINE)
+    found = index.search(vectors[:128], 5)
+    np.testing.assert_array_equal(np.delete(found.indices[:, 0] - np.arange(128), [1, 65]), 0)
+    assert eager
