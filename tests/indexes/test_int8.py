@@ -254,23 +254,6 @@ def test_processors_whose_avx_numba_leaves_alone_search_otherwise():
 
 
 @made_for_it
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.8])
-def test_bounds_hold_where_rounding_adds_up(share):
-    """Equal numbers lose as much each time that one is added."""
-    rng = np.random.default_rng(0)
-    signs = rng.permuted(np.repeat([[-1.0, 1.0]], 512, axis=1).repeat(64, axis=0), axis=1)
-    vectors = (1 + np.sqrt(share**-2 - 1) * signs).astype(np.float32)
-    vectors = np.concatenate([vectors, -np.ones((1, 1024), np.float32)])
-    query = -np.ones((4, 1024), np.float32)
-    kept, centre = kept_of(vectors, query, 65)
-    unit = vectors / np.linalg.norm(vectors.astype(float), axis=1, keepdims=True)
-    true = (-np.ones(1024) / 32) @ (unit - centre).T
-    places = kept.positions[0, :65]
-    assert (kept.lowest[0, :65] <= true[places]).all()
-    assert (true[places] <= kept.highest[0, :65]).all()
-
-
-@made_for_it
 def test_a_vector_of_hardly_any_length_takes_no_other_with_it(eager):
     vectors = spread_vectors(0, n=8200, dim=64)
     vectors[1], vectors[65] = 1e-40, 1e-44

@@ -234,6 +234,16 @@ def test_batches_halve_when_memory_runs_out_and_nothing_changes(
         ask(reference, question, settings=settings)
 
 
+def test_files_of_another_format_are_begun_again(question, monkeypatch):
+    from stretrieve.query import question as module
+
+    entry = dict.fromkeys(("id", "version", "content_digest"), "x")
+    before = question.digest(entry, SETTINGS, ["A"])
+    assert question.digest(entry, SETTINGS, ["A"]) == before
+    monkeypatch.setattr(module, "_WORK_FORMAT", module._WORK_FORMAT + 1)
+    assert question.digest(entry, SETTINGS, ["A"]) != before
+
+
 def test_what_counts_as_out_of_memory():
     import torch
 
