@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 Arguments = ParamSpec("Arguments")
 Value = TypeVar("Value")
@@ -24,9 +24,27 @@ def compiled(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]
     function
         What Numba can compile.
     """
+    return _made(function, {"nogil": True, "error_model": "numpy"})
+
+
+def compiled_in_any_order(function: Callable[Arguments, Value]) -> Callable[Arguments, Value]:
+    """Compile a function whose sums may be added up in any order, which is many times as fast.
+
+    As :func:`compiled`; for what need not be the same number on every processor.
+
+    Parameters
+    ----------
+    function
+        What Numba can compile.
+    """
+    return _made(function, {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc"}})
+
+
+def _made(
+    function: Callable[Arguments, Value], options: dict[str, Any]
+) -> Callable[Arguments, Value]:
     from numba import njit
 
-    options = {"nogil": True, "error_model": "numpy"}
     try:
         made: Callable[Arguments, Value] = njit(cache=True, **options)(function)
     except (RuntimeError, OSError):  # there is no folder that could keep it

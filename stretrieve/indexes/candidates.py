@@ -23,9 +23,13 @@ _QUERIES = 512
 """Queries whose last candidates stay in the cache."""
 _FURTHER = 96
 """Candidates after which it pays to drop some."""
-_HALVINGS = 21
-_MOST: Final = np.float32(8.0)
-"""More than a product with a unit vector, and its error, can be."""
+_SETTLED = 32
+"""Queries whose candidates are scored in one go, so that vectors are fetched ahead without a break."""
+_STEP: Final = np.float32(2**-10)
+_CLOSE: Final = np.float32(2**-18)
+"""Steps by which a bound is looked for, at first and at last."""
+_LEAST: Final = np.float32(-8.0)
+"""Less than a product with a unit vector, less its error, can be."""
 _ROUNDED: Final = np.float32(2**-18)
 """More than rounding to single precision moves a product of unit vectors."""
 
@@ -52,6 +56,14 @@ class Kept(NamedTuple):
     counts: Indices
     full: Indices
     least: Floats
+
+
+class _Pairs(NamedTuple):
+    """Pairs of a query and a stored vector, those of one query after each other, and their scores."""
+
+    queries: Indices
+    rows: Indices
+    scores: Doubles
 
 
 class Nearest(NamedTuple):
@@ -96,20 +108,29 @@ def keep(stored: Stored, positions: Indices, queries: Queries, k: int, kept: Kep
                     error = queries.errors[query] * stored.radii[panel] + _ROUNDED
                     found = reaching(tile, row, stored.steps, stored.offsets, stored.errors, panel,
                                      step, length, kept.least[query] - error)  # fmt: skip
-                    n = kept.counts[query]
-                    while found:
-                        lane = np.int64(first_bit(found))
-                        found &= found - np.uint64(1)
-                        product = np.float32(tile[row, lane]) * stored.steps[panel, lane] * step
-                        product += stored.offsets[panel, lane]
-                        off = length * stored.errors[panel, lane] + error
-                        kept.positions[query, n] = positions[panel * PANEL + lane]
-                        kept.highest[query, n] = product + off
-                        kept.lowest[query, n] = product - off
-                        n += 1
-                    kept.counts[query] = n
-                    if n > kept.full[query]:
-                        _drop(kept, query, k)
+                    if found:
+                        _add(found, tile, row, stored, positions, panel, step, length, error,
+                             query, kept)  # fmt: skip
+                        if kept.counts[query] > kept.full[query]:
+                            _drop(kept, query, k)
+
+
+@compiled
+def _add(found: np.uint64, tile: npt.NDArray[np.int32], row: int, stored: Stored,
+         positions: Indices, panel: int, step: np.float32, length: np.float32, error: np.float32,
+         query: int, kept: Kept) -> None:  # fmt: skip
+    """Add those of a panel whose bit is set."""
+    n = kept.counts[query]
+    while found:
+        lane = np.int64(first_bit(found))
+        found &= found - np.uint64(1)
+        product = np.float32(tile[row, lane]) * stored.steps[panel, lane] * step
+        product += stored.offsets[panel, lane]
+        off = length * stored.errors[panel, lane] + error
+        kept.positions[query, n] = positions[panel * PANEL + lane]
+        kept.highest[query, n], kept.lowest[query, n] = product + off, product - off
+        n += 1
+    kept.counts[query] = n
 
 
 @compiled
@@ -131,45 +152,50 @@ def settle(kept: Kept, shifts: Doubles, vectors: Doubles, stored: kernel.Stored,
     out
         What is filled in.
     """
-    k, capacity = out.indices.shape[1], kept.positions.shape[1]
-    chosen, scores = np.empty(capacity, dtype=np.int64), np.empty(capacity)
-    for query in range(first, last):
-        _drop(kept, query, k)
-        n = kept.counts[query]
-        if n < 0:
-            continue
-        row = slice(query, query + 1)
-        vector, best, values = vectors[row], out.indices[row], out.scores[row]
-        likely = np.float32(-np.inf)
-        if n > k:
-            likely = kth_bound(kept.highest[query, :n], k, _MOST)
-        there = _choose(kept, query, likely, np.float32(np.inf), chosen, 0)
-        _score(chosen, scores, 0, there, vector, stored)
-        kernel.fill_best(best, values, chosen[:there].reshape(1, -1), scores[:there].reshape(1, -1))
-        worst = values[0, k - 1] - shifts[query] - _ROUNDED
-        chosen[:k], scores[:k] = best[0], values[0]
-        there = _choose(kept, query, worst, likely, chosen, k)
-        _score(chosen, scores, k, there, vector, stored)
-        kernel.fill_best(best, values, chosen[:there].reshape(1, -1), scores[:there].reshape(1, -1))
+    k, room = out.indices.shape[1], _SETTLED * kept.positions.shape[1]
+    pairs = _Pairs(np.empty(room, dtype=np.int64), np.empty(room, dtype=np.int64), np.empty(room))
+    likely = np.empty(_SETTLED, dtype=np.float32)
+    for begin in range(first, last, _SETTLED):
+        group, n = range(begin, min(begin + _SETTLED, last)), 0
+        for query in group:
+            _drop(kept, query, k)
+            bound = np.float32(-np.inf)
+            if kept.counts[query] > k:
+                bound = kth_bound(kept.highest[query, : kept.counts[query]], k, kept.least[query])
+            likely[query - begin] = bound
+            n = _choose(kept, query, bound, np.float32(np.inf), pairs, n)
+        _insert(pairs, n, 0, vectors, stored, out)
+        n = 0
+        for query in group:
+            worst = out.scores[query, k - 1] - shifts[query] - _ROUNDED
+            n = _choose(kept, query, worst, likely[query - begin], pairs, n)
+        _insert(pairs, n, k, vectors, stored, out)
 
 
 @compiled
 def _choose(
-    kept: Kept, query: int, low: np.floating[Any], high: np.floating[Any], chosen: Indices, n: int
+    kept: Kept, query: int, low: np.floating[Any], high: np.float32, pairs: _Pairs, n: int
 ) -> int:
-    """Add to what is chosen the candidates with upper bounds from ``low`` to below ``high``."""
+    """Add to the pairs the candidates with upper bounds from ``low`` to below ``high``."""
     for i in range(kept.counts[query]):
-        if low <= kept.highest[query, i] < high:
-            chosen[n] = kept.positions[query, i]
-            n += 1
+        pairs.rows[n], pairs.queries[n] = kept.positions[query, i], query
+        n += low <= kept.highest[query, i] < high
     return n
 
 
 @compiled
-def _score(chosen: Indices, scores: Doubles, first: int, last: int, vector: Doubles,
-           stored: kernel.Stored) -> None:  # fmt: skip
-    part = slice(first, last)
-    kernel.fill_scores(scores[part].reshape(1, -1), vector, stored, chosen[part].reshape(1, -1))
+def _insert(pairs: _Pairs, n: int, there: int, vectors: Doubles, stored: kernel.Stored,
+            out: Nearest) -> None:  # fmt: skip
+    """Score the pairs, and put them among the nearest, of which each query has ``there``."""
+    kernel.fill_pairs(pairs.scores[:n], vectors, stored, pairs.queries[:n], pairs.rows[:n])
+    end = 0
+    while end < n:
+        start, query = end, pairs.queries[end]
+        best, values = out.indices[query], out.scores[query]
+        while end < n and pairs.queries[end] == query:
+            number = there + end - start
+            kernel.insert(best, values, number, pairs.rows[end], pairs.scores[end])
+            end += 1
 
 
 @compiled
@@ -181,7 +207,7 @@ def _drop(kept: Kept, query: int, k: int) -> None:
     n, capacity = kept.counts[query], kept.positions.shape[1]
     if n < k:
         return
-    least = kth_bound(kept.lowest[query, :n], k, _MOST)
+    least = kth_bound(kept.lowest[query, :n], k, max(kept.least[query], _LEAST))
     left = 0
     for i in range(n):  # without branches, which could not be foretold
         highest = kept.highest[query, i]
@@ -195,25 +221,31 @@ def _drop(kept: Kept, query: int, k: int) -> None:
 
 
 @compiled
-def kth_bound(numbers: Floats, k: int, most: np.float32) -> np.float32:
-    """Return what the ``k``-th highest reaches, and misses by less than a millionth of ``most``.
+def kth_bound(numbers: Floats, k: int, low: np.float32) -> np.float32:
+    """Return what the ``k``-th highest reaches, and misses by less than 2⁻¹⁸.
 
     Parameters
     ----------
     numbers
-        ``k`` or more, of which none is below ``-most`` or above ``most``.
+        ``k`` or more.
     k
         Which is looked for.
-    most
-        Where to look.
+    low
+        What ``k`` of them reach.
     """
-    low, high = -most, most
-    for _ in range(_HALVINGS):
-        middle, reached = np.float32(0.5) * (low + high), 0
-        for i in range(len(numbers)):
-            reached += numbers[i] >= middle
-        if reached >= k:
-            low = middle
-        else:
-            high = middle
+    step = _STEP
+    while _reach(numbers, low + step) >= k:
+        low, step = low + step, step + step
+    while step > _CLOSE:
+        step = np.float32(0.5) * step
+        if _reach(numbers, low + step) >= k:
+            low = low + step
     return low
+
+
+@compiled
+def _reach(numbers: Floats, bound: np.float32) -> int:
+    n = 0
+    for i in range(len(numbers)):
+        n += numbers[i] >= bound
+    return n

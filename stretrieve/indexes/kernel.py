@@ -123,34 +123,54 @@ def fill_scores(out: Floats, query: Floats, stored: Stored, indices: Indices) ->
     indices
         ``(n_query, k)`` positions in ``stored``.
     """
+    k = indices.shape[1]
+    owners = np.repeat(np.arange(len(query)), k)
+    fill_pairs(out.reshape(-1), query, stored, owners, indices.reshape(-1))
+
+
+@compiled
+def fill_pairs(
+    out: Floats, query: Floats, stored: Stored, owners: Indices, indices: Indices
+) -> None:
+    """Fill in the scores of pairs of a query and a stored vector.
+
+    Parameters
+    ----------
+    out
+        ``(n_pairs,)`` scores, −inf where the index is negative.
+    query, stored
+        As in :func:`fill_scores`.
+    owners
+        ``(n_pairs,)`` rows of ``query``; those of one query follow each other.
+    indices
+        ``(n_pairs,)`` positions in ``stored``.
+    """
     apart = np.empty(query.shape[1])
-    for i in range(len(query)):
-        one = query[i]
-        norm = np.sqrt(_product(one, one))
-        for j in range(indices.shape[1]):
-            _fetch_ahead(stored, indices, i, j)
-            row = indices[i, j]
-            if row < 0:
-                out[i, j] = -np.inf
-                continue
-            other = stored.vectors[row]
-            if stored.distances:
-                for place in range(len(apart)):
-                    apart[place] = one[place] - other[place]
-                score = -np.sqrt(_product(apart, apart))
-            else:
-                score = _product(one, other)
-            if len(stored.inverse_norms):
-                score *= stored.inverse_norms[row] / norm if norm > 0 else 0.0
-            out[i, j] = np.rint(score * stored.steps) / stored.steps + 0.0  # never −0
+    one, norm = apart, 0.0
+    for pair in range(len(indices)):
+        _fetch_ahead(stored, indices, pair + _AHEAD)
+        if pair == 0 or owners[pair] != owners[pair - 1]:
+            one = query[owners[pair]]
+            norm = np.sqrt(_product(one, one))
+        row = indices[pair]
+        if row < 0:
+            out[pair] = -np.inf
+            continue
+        other = stored.vectors[row]
+        if stored.distances:
+            for place in range(len(apart)):
+                apart[place] = one[place] - other[place]
+            score = -np.sqrt(_product(apart, apart))
+        else:
+            score = _product(one, other)
+        if len(stored.inverse_norms):
+            score *= stored.inverse_norms[row] / norm if norm > 0 else 0.0
+        out[pair] = np.rint(score * stored.steps) / stored.steps + 0.0  # never −0
 
 
 @compiled
 def fill_best(best: Indices, values: Floats, indices: Indices, scores: Floats) -> None:
     """Fill in the best candidates of each query by (score descending, position ascending).
-
-    A candidate is moved up from the end, which is little work where they come nearly in order, or where
-    few of many are kept.
 
     Parameters
     ----------
@@ -159,29 +179,44 @@ def fill_best(best: Indices, values: Floats, indices: Indices, scores: Floats) -
     indices, scores
         ``(n_query, n_candidates)``; −1 and −inf for "none".
     """
-    k = best.shape[1]
     for i in range(len(indices)):
-        n_kept = 0
         for j in range(indices.shape[1]):
-            index, score = indices[i, j], scores[i, j]
-            place = n_kept
-            n_kept = min(n_kept + 1, k)
-            while place > 0:
-                above = values[i, place - 1]
-                if above > score or (above == score and best[i, place - 1] < index):
-                    break
-                if place < k:
-                    best[i, place], values[i, place] = best[i, place - 1], above
-                place -= 1
-            if place < k:
-                best[i, place], values[i, place] = index, score
+            insert(best[i], values[i], j, indices[i, j], scores[i, j])
 
 
 @compiled
-def _fetch_ahead(stored: Stored, indices: Indices, i: int, j: int) -> None:
-    pair = i * indices.shape[1] + j + _AHEAD
-    if pair < indices.size:
-        row, dim = indices.flat[pair], stored.vectors.shape[1]
+def insert(best: Indices, values: Floats, n: int, index: int, score: float) -> None:
+    """Put a candidate where it belongs among the best of a query, if it is one of them.
+
+    It is moved up from the end, which is little work where candidates come nearly in order, or where
+    few of many are kept.
+
+    Parameters
+    ----------
+    best, values
+        ``(k,)`` indices and scores, best first.
+    n
+        How many there are; more than ``k`` are ``k``.
+    index, score
+        The candidate.
+    """
+    k = len(best)
+    place = min(n, k)
+    while place > 0:
+        above = values[place - 1]
+        if above > score or (above == score and best[place - 1] < index):
+            break
+        if place < k:
+            best[place], values[place] = best[place - 1], above
+        place -= 1
+    if place < k:
+        best[place], values[place] = index, score
+
+
+@compiled
+def _fetch_ahead(stored: Stored, indices: Indices, pair: int) -> None:
+    if pair < len(indices) and indices[pair] >= 0:
+        row, dim = indices[pair], stored.vectors.shape[1]
         if len(stored.inverse_norms):
             fetch(stored.inverse_norms, row)
         for entry in range(row * dim, (row + 1) * dim, _LINE):

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from stretrieve._compiled import compiled
+from stretrieve._compiled import compiled, compiled_in_any_order
 from stretrieve.indexes.products import PANEL, ROWS, TOGETHER
 
 Words = npt.NDArray[np.uint32]
@@ -22,6 +22,8 @@ _ZERO: Final = 128
 """What a stored 0 is: one factor of a product has to be without sign."""
 _SIGNS: Final = np.uint32(0x80808080)
 """The bits of a word that turn numbers with a sign into such."""
+_MAGNITUDE: Final = np.int32(0x7FFFFFFF)
+"""The bits of a number in single precision without its sign."""
 _NOTHING: Final = np.float32(1e-30)
 """Less than that is rounded to 0."""
 _SAFE: Final = np.float32(1.001)
@@ -132,28 +134,43 @@ def pack(
             if row >= len(vectors):
                 out.errors[panel, lane] = np.nan
                 continue
-            offset = 0.0
             for place in range(len(centre)):
                 one[place] = vectors[row, place] * scales[row] - centre[place]
-                offset += np.float64(one[place]) * centre[place]
             out.steps[panel, lane], error, length = _round(one, whole)
-            out.errors[panel, lane], out.offsets[panel, lane] = _SAFE * error, offset
+            out.errors[panel, lane] = _SAFE * error
+            out.offsets[panel, lane] = _product(one, centre)
             out.radii[panel] = max(out.radii[panel], _SAFE * length)
             for place in range(len(words)):
                 out.numbers[panel, place, lane] = words[place] ^ _SIGNS
 
 
-@compiled
+@compiled_in_any_order
+def _product(one: Floats, centre: Floats) -> float:
+    total = 0.0
+    for place in range(len(centre)):
+        total += np.float64(one[place]) * np.float64(centre[place])
+    return total
+
+
+@compiled_in_any_order
 def _round(one: Floats, whole: npt.NDArray[np.int8]) -> tuple[np.float32, np.float32, np.float32]:
     """Round a vector to whole numbers of steps; return the step, the error's norm, and the vector's."""
-    largest = np.float32(0.0)
-    for value in one:
-        largest = max(largest, abs(value))
+    largest = _largest(one)
     step = largest / np.float32(_LARGEST) if largest > _NOTHING else np.float32(1.0)
+    steps = np.float32(1.0) / step
     error, length = 0.0, 0.0
     for place in range(len(one)):
-        number = np.rint(one[place] / step)
+        number = np.rint(one[place] * steps)
         value, off = np.float64(one[place]), np.float64(one[place] - number * step)
         error, length = error + off * off, length + value * value
         whole[place] = np.int8(number)
     return step, np.float32(np.sqrt(error)), np.float32(np.sqrt(length))
+
+
+@compiled
+def _largest(one: Floats) -> np.float32:
+    """Return the largest absolute value, by comparing bits, which can be done many at a time."""
+    most = np.int32(0)
+    for bits in one.view(np.int32):
+        most = max(most, bits & _MAGNITUDE)
+    return np.int32(most).view(np.float32)

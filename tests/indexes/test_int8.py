@@ -198,15 +198,16 @@ def test_products_are_those_of_whole_numbers(seed, words, extreme):
     np.testing.assert_array_equal(tile, expected)
 
 
-@given(seed=st.integers(0, 1000), n=st.integers(1, 300))
+@given(seed=st.integers(0, 1000), n=st.integers(1, 300), far=st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_the_kth_bound_is_reached_by_k(seed, n):
+def test_the_kth_bound_is_reached_by_k(seed, n, far):
     from stretrieve.indexes.candidates import kth_bound
 
     rng = np.random.default_rng(seed)
     numbers = np.clip(rng.normal(0, rng.choice([1e-3, 0.1, 1]), n), -2, 2).astype(np.float32)
     k = int(rng.integers(1, n + 1))
-    bound, true = kth_bound(numbers, k, np.float32(2)), np.sort(numbers)[::-1][k - 1]
+    low = np.float32(-8 if far else np.sort(numbers)[::-1][k - 1] - 1e-4)
+    bound, true = kth_bound(numbers, k, low), np.sort(numbers)[::-1][k - 1]
     assert (numbers >= bound).sum() >= k
     assert true - 4e-6 < bound <= true
 
