@@ -4,10 +4,12 @@
 
 The published arithmetic is what BLEEP's notebook computes: normalise both sides, multiply all queries
 with all spots, take the 50 largest of each row, and average embeddings and expression row by row. It is
-run twice: on arrays as its files hold them (genes × spots in float64, read through a transposed view),
-and on ours (spots × genes in float32), which is kinder to it. Ours is exact re-scored search in a flat
-index and :func:`stretrieve.query.impute.impute`, with the spread and support of every value besides
-the mean. ``Predictor`` is the path of a query on sparse counts in memory, with everything that it adds.
+run on arrays as its files hold them (genes × spots in float64, read through a transposed view), and on
+ours (spots × genes in float32), which is kinder to it. Ours is exact re-scored search in a flat index
+and :func:`stretrieve.query.impute.impute`, for the mean that the published arithmetic computes, and
+with the spread besides. All take turns, so that each finds the machine, and the memory that the others
+gave back, in the same state; ratios are those of a turn. ``Predictor`` is the path of a query on
+sparse counts in memory, with everything that it adds.
 
 Bandwidth is that of copying a large array, bytes read and bytes written, by as many threads and in the
 same turn; the share is the median over turns. The kernel moves the values that it has to read (four
@@ -91,43 +93,48 @@ class Ours:
     def find(self, queries: np.ndarray) -> np.ndarray:
         return self.index.search(queries, K).indices
 
-    def average(self, neighbours: np.ndarray) -> np.ndarray:
+    def average(self, neighbours: np.ndarray, *, spread: bool = False) -> np.ndarray:
         matrix = WeightMatrix.build(neighbours, np.full(neighbours.shape, 1 / K))
-        return impute(matrix.matrix, StoredRows.of(self.expression, matrix.used)).mean
+        rows = StoredRows.of(self.expression, matrix.used)
+        return impute(matrix.matrix, rows, spread=spread).mean
 
-    def predict(self, queries: np.ndarray) -> np.ndarray:
-        return self.average(self.find(queries))
+    def predict(self, queries: np.ndarray, *, spread: bool = False) -> np.ndarray:
+        return self.average(self.find(queries), spread=spread)
 
 
 def compare(queries: np.ndarray, spots: np.ndarray, n_genes: int, rounds: int) -> None:
     """Print seconds and ratios end to end, and how far predictions are apart."""
     rng = np.random.default_rng(1)
-    as_filed = rng.random((n_genes, len(spots)), np.float32).astype(np.float64)
-    start = time.perf_counter()
-    theirs, best = published(queries, np.asfortranarray(spots), as_filed.T)
-    filed = time.perf_counter() - start
-    expression = np.ascontiguousarray(as_filed.T, dtype=np.float32)
-    del as_filed
-    ours = Ours(spots, expression)
+    filed = rng.random((n_genes, len(spots)), np.float32).astype(np.float64)
+    expression = np.ascontiguousarray(filed.T, dtype=np.float32)
+    ours, filed_spots = Ours(spots, expression), np.asfortranarray(spots)
+    theirs, best = published(queries, filed_spots, filed.T)
     found = ours.find(queries)
     difference = np.abs(ours.average(found) - theirs)
     same = (np.sort(best) == np.sort(found)).all(axis=1)
     print(f"largest difference {difference.max():.1e}; {difference[same].max():.1e} in the "
           f"{same.sum()} of {len(same)} queries with the same 50 neighbours")  # fmt: skip
     del theirs, difference
-    kind = seconds(lambda: published(queries, spots, expression), rounds)
-    search = seconds(lambda: ours.find(queries), rounds)
-    imputation = seconds(lambda: ours.average(found), rounds)
-    whole = seconds(lambda: ours.predict(queries), rounds)
-    matches = seconds(lambda: published_matches(queries, spots), rounds)
-    print(f"published, arrays as its files hold them {filed:8.2f} s  ratio {filed / whole:6.2f}")
-    print(f"published, on our arrays                 {kind:8.2f} s  ratio {kind / whole:6.2f}")
-    print(f"  of it search                           {matches:8.2f} s")
-    print(f"ours                                     {whole:8.2f} s")
-    print(f"  of it search                           {search:8.2f} s")
-    print(f"  of it imputation                       {imputation:8.2f} s  "
-          f"ratio to the average rows {(filed - matches) / imputation:.1f} as filed, "
-          f"{(kind - matches) / imputation:.1f} on our arrays")  # fmt: skip
+    calls: dict[str, Callable[[], object]] = {
+        "published, arrays as its files hold them": lambda: published(
+            queries, filed_spots, filed.T
+        ),
+        "ours": lambda: ours.predict(queries),
+        "ours, with spread": lambda: ours.predict(queries, spread=True),
+        "published, on our arrays": lambda: published(queries, spots, expression),
+        "of it search": lambda: published_matches(queries, spots),
+        "ours, search": lambda: ours.find(queries),
+        "ours, mean of neighbours": lambda: ours.average(found),
+        "ours, mean and spread": lambda: ours.average(found, spread=True),
+    }
+    taken = in_turns(calls, rounds)
+    for name, each in taken.items():
+        print(f"{name:41} {np.median(each):6.2f} s  ({', '.join(f'{s:.2f}' for s in each)})")
+    for name in (name for name in calls if name.startswith("published")):
+        for whole in "ours", "ours, with spread":
+            ratios = taken[name] / taken[whole]
+            print(f"{name} / {whole}: {np.median(ratios):.1f}  "
+                  f"({', '.join(f'{r:.1f}' for r in ratios)})")  # fmt: skip
 
 
 def counts(n_spots: int, n_genes: int) -> sparse.csr_matrix:

@@ -29,7 +29,7 @@ _VALUES_PER_THREAD = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Imputed:
-    """Imputed expression of some genes; every array is ``(n_query, n_genes)``.
+    """Imputed expression of some genes; arrays are ``(n_query, n_genes)``.
 
     ``n_effective`` and ``coverage`` are read-only where all genes share one column.
 
@@ -38,7 +38,8 @@ class Imputed:
     mean
         Weighted mean over the neighbours that measured the gene; NaN where none did.
     spread
-        Weighted standard deviation of the same neighbours, in the unit of ``mean``.
+        Weighted standard deviation of the same neighbours, in the unit of ``mean``; ``(n_query, 0)``
+        where it was not wanted.
     n_effective
         ``(sum w)² / sum w²`` over the same neighbours: how many of them really vote.
     coverage
@@ -144,6 +145,7 @@ def impute(
     measured: Mask | None = None,
     offsets: Floats | None = None,
     groups: Indices | None = None,
+    spread: bool = True,
 ) -> Imputed:
     """Average neighbours' expression, letting only those vote that measured the gene.
 
@@ -159,6 +161,8 @@ def impute(
         ``(n_groups, n_genes)`` subtracted from the values of a group; 0 when ``None``.
     groups
         ``(n_used,)`` group of each spot, for instance its section; every spot is one when ``None``.
+    spread
+        Whether the spread is wanted too. The other results are the same without.
 
     Notes
     -----
@@ -175,7 +179,10 @@ def impute(
     votes = _votes(weights, stored, groups, measured, offsets)
     shape = (n_query, n_genes if len(votes.measured) else min(n_genes, 1))
     out = kernel.Moments(
-        np.empty((n_query, n_genes)), np.empty((n_query, n_genes)), np.empty(shape), np.empty(shape)
+        np.empty((n_query, n_genes)),
+        np.empty((n_query, n_genes if spread else 0)),
+        np.empty(shape),
+        np.empty(shape),
     )
     per_query = 1 + weights.nnz * n_genes // max(n_query, 1)
     least = max(_QUERIES_PER_THREAD, _VALUES_PER_THREAD // per_query)
@@ -213,7 +220,7 @@ def _votes(
 
 def _filler(votes: Votes, stored: StoredRows, out: Moments) -> Callable[[slice], None]:
     """Return what fills in the moments of some queries."""
-    from stretrieve.query import kernel
+    from stretrieve.query import kernel, sparse_kernel
 
     if isinstance(stored.values, np.ndarray):
         values = stored.values[:, stored.genes]
@@ -223,5 +230,5 @@ def _filler(votes: Votes, stored: StoredRows, out: Moments) -> Callable[[slice],
     data = (
         matrix.data if matrix.data.dtype in (np.float32, np.float64) else matrix.data.astype(float)
     )
-    entries = kernel.Entries(matrix.indptr, matrix.indices, data, stored.genes.start, whole)
-    return lambda part: kernel.sparse_moments(votes, entries, part.start, part.stop, out)
+    entries = sparse_kernel.Entries(matrix.indptr, matrix.indices, data, stored.genes.start, whole)
+    return lambda part: sparse_kernel.sparse_moments(votes, entries, part.start, part.stop, out)

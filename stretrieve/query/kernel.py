@@ -14,13 +14,11 @@ import numpy.typing as npt
 
 from stretrieve._compiled import compiled
 from stretrieve.indexes.kernel import fetch
-from stretrieve.query.pairs import LANES, add_pair, add_pairs
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-_DENSE_BLOCK = 512
-_SPARSE_BLOCK = 32_768
+_BLOCK = 512
 _PART = 64
 """Entries of a row that are added between fetching as many of those to come."""
 _LINE = 16
@@ -55,8 +53,10 @@ class Moments(NamedTuple):
 
     Parameters
     ----------
-    mean, spread
+    mean
         ``(n_query, n_genes)``.
+    spread
+        The same, or ``(n_query, 0)`` where it is not wanted.
     n_effective, coverage
         ``(n_query, n_genes)``, or ``(n_query, 1)`` where every gene has the same.
     """
@@ -67,48 +67,45 @@ class Moments(NamedTuple):
     coverage: Floats
 
 
-class Entries(NamedTuple):
-    """Expression of rows, those of one row in ascending order of genes.
-
-    Parameters
-    ----------
-    pointers, columns, values
-        As in a CSR matrix; values in single or double precision.
-    first
-        Column of the first gene wanted; the others follow.
-    whole
-        Whether all genes are wanted, so that it pays to fetch rows ahead.
-    """
-
-    pointers: npt.NDArray[Any]
-    columns: npt.NDArray[Any]
-    values: npt.NDArray[Any]
-    first: int
-    whole: bool
-
-
 @compiled
 def dense_moments(
     votes: Votes, values: npt.NDArray[Any], first: int, last: int, out: Moments
 ) -> None:
     """Fill in the moments of queries ``first`` to ``last - 1`` from values ``(n_rows, n_genes)``."""
     n_genes = out.mean.shape[1]
-    sums, support = np.empty((2, _DENSE_BLOCK)), np.empty((2, _DENSE_BLOCK))
+    if not out.spread.shape[1] and not len(votes.measured):
+        _dense_means(votes, values, first, last, out)
+        return
+    sums, support = np.empty((2, _BLOCK)), np.empty((2, _BLOCK))
     for query in range(first, last):
-        for start in range(0, n_genes, _DENSE_BLOCK):
-            block = slice(start, min(start + _DENSE_BLOCK, n_genes))
+        for start in range(0, n_genes, _BLOCK):
+            block = slice(start, min(start + _BLOCK, n_genes))
             sums[:] = 0.0
             if len(votes.measured):
                 support[:] = 0.0
                 _add_measured(votes, query, values, block, sums, support)
-                _finish(sums, support, query, block, out)
+                finish(sums, support, query, block, out)
             else:
                 _add_rows(votes, query, values, block, sums)
-                _finish(sums, _support(votes, query), query, block, out)
+                finish(sums, support_of(votes, query), query, block, out)
 
 
 @compiled
-def _support(votes: Votes, query: int) -> Floats:
+def _dense_means(
+    votes: Votes, values: npt.NDArray[Any], first: int, last: int, out: Moments
+) -> None:
+    """Fill in all but the spread, row by row: sums of all genes stay in the cache by themselves."""
+    for query in range(first, last):
+        means, support = out.mean[query], support_of(votes, query)
+        means[:] = 0.0
+        _add_rows_once(votes, query, values, means)
+        for gene in range(len(means)):
+            means[gene] /= support[0, 0]
+        tell_support(support, out.coverage[query], out.n_effective[query])
+
+
+@compiled
+def support_of(votes: Votes, query: int) -> Floats:
     """Return sum and sum of squares ``(2, 1)`` of a query's weights."""
     out = np.zeros((2, 1))
     for neighbour in range(votes.pointers[query], votes.pointers[query + 1]):
@@ -160,6 +157,34 @@ def _add_rows(
 
 
 @compiled
+def _add_rows_once(votes: Votes, query: int, values: npt.NDArray[Any], sums: Floats) -> None:
+    """Add a query's neighbours as :func:`_add_rows` does, in the same order, without squares."""
+    rows, weights = votes.rows, votes.weights
+    i, end = votes.pointers[query], votes.pointers[query + 1]
+    step = values.strides[0] // values.itemsize
+    while i + 4 <= end:
+        w0, w1, w2, w3 = weights[i], weights[i + 1], weights[i + 2], weights[i + 3]
+        for start in range(0, len(sums), _PART):
+            part = slice(start, min(start + _PART, len(sums)))
+            for j in range(i + 4, min(i + 8, len(rows))):
+                for gene in range(part.start, part.stop, _LINE):
+                    fetch(values, rows[j] * step + gene)
+            row0, row1 = values[rows[i], part], values[rows[i + 1], part]
+            row2, row3 = values[rows[i + 2], part], values[rows[i + 3], part]
+            firsts = sums[part]
+            for gene in range(len(row0)):
+                first = firsts[gene] + w0 * np.float64(row0[gene])
+                first += w1 * np.float64(row1[gene])
+                first += w2 * np.float64(row2[gene])
+                firsts[gene] = first + w3 * np.float64(row3[gene])
+        i += 4
+    for j in range(i, end):
+        row = values[rows[j]]
+        for gene in range(len(row)):
+            sums[gene] += weights[j] * np.float64(row[gene])
+
+
+@compiled
 def _add_measured(
     votes: Votes,
     query: int,
@@ -183,150 +208,44 @@ def _add_measured(
 
 
 @compiled
-def sparse_moments(votes: Votes, values: Entries, first: int, last: int, out: Moments) -> None:
-    """Fill in the moments of queries ``first`` to ``last - 1`` from sparse values."""
-    n_genes = out.mean.shape[1]
-    width = max(1, min(n_genes, _SPARSE_BLOCK))
-    pairs, sums, support = np.empty((width, 2)), np.empty((2, width)), np.empty((2, width))
-    for query in range(first, last):
-        for start in range(0, n_genes, width):
-            block = slice(start, min(start + width, n_genes))
-            n = block.stop - start
-            pairs[:] = 0.0
-            if len(votes.measured):
-                support[:] = 0.0
-                _add_entries_measured(votes, query, values, start, n, pairs)
-                _add_offsets(votes, query, start, pairs[:n], support)
-                _separate(pairs, sums)
-                _finish(sums, support, query, block, out)
-            else:
-                _add_entries(votes, query, values, start, n, pairs)
-                _separate(pairs, sums)
-                _finish(sums, _support(votes, query), query, block, out)
-
-
-@compiled
-def _separate(pairs: Floats, sums: Floats) -> None:
-    for gene in range(len(pairs)):
-        sums[0, gene], sums[1, gene] = pairs[gene, 0], pairs[gene, 1]
-
-
-@compiled
-def _entries(values: Entries, row: int, start: int, n: int) -> tuple[int, int]:
-    """Return where the entries of ``n`` genes of a row begin and end."""
-    begin, end = values.pointers[row], values.pointers[row + 1]
-    low = np.int64(values.first + start)
-    if begin < end and values.columns[begin] < low:
-        begin += np.searchsorted(values.columns[begin:end], low)
-    if begin < end and values.columns[end - 1] >= low + n:
-        end = begin + np.searchsorted(values.columns[begin:end], low + n)
-    return begin, end
-
-
-@compiled
-def _row_after(votes: Votes, neighbour: int, values: Entries) -> int:
-    """Return where the row of the next neighbour begins, which is fetched while this one is added."""
-    following = min(neighbour + 1, len(votes.rows) - 1)
-    return int(values.pointers[votes.rows[following]])
-
-
-@compiled
-def _fetch_part(values: Entries, begin: int) -> None:
-    if values.whole:
-        for entry in range(begin, begin + _PART, _LINE):
-            fetch(values.values, entry)
-            fetch(values.columns, entry)
-
-
-@compiled
-def _add_entries(
-    votes: Votes, query: int, values: Entries, start: int, n: int, sums: Floats
-) -> None:
-    """Add the stored values of a query's neighbours."""
-    low = np.int64(values.first + start)
-    for i in range(votes.pointers[query], votes.pointers[query + 1]):
-        following, weight = _row_after(votes, i, values), votes.weights[i]
-        begin, end = _entries(values, votes.rows[i], start, n)
-        genes, row = values.columns[begin:end], values.values[begin:end]
-        for part in range(0, len(row), _PART):
-            _fetch_part(values, following + part)
-            last = min(part + _PART, len(row))
-            eights = part + (last - part) // LANES * LANES
-            for entry in range(part, eights, LANES):
-                add_pairs(sums, genes, row, entry, low, weight)
-            for entry in range(eights, last):
-                x = np.float64(row[entry])
-                add_pair(sums, np.uint64(genes[entry] - low), weight * x, weight * x * x)
-
-
-@compiled
-def _add_entries_measured(
-    votes: Votes, query: int, values: Entries, start: int, n: int, sums: Floats
-) -> None:
-    """Add ``w x`` and ``w ((x - offset)² - offset²)`` of what a query's neighbours measured."""
-    low = values.first + start
-    for i in range(votes.pointers[query], votes.pointers[query + 1]):
-        following, weight, group = _row_after(votes, i, values), votes.weights[i], votes.groups[i]
-        offsets, measured = votes.offsets[group, start:], votes.measured[group, start:]
-        begin, end = _entries(values, votes.rows[i], start, n)
-        genes, row = values.columns[begin:end], values.values[begin:end]
-        for part in range(0, len(row), _PART):
-            _fetch_part(values, following + part)
-            for entry in range(part, min(part + _PART, len(row))):
-                gene = np.uint64(genes[entry] - low)
-                if measured[gene]:
-                    x = np.float64(row[entry])
-                    add_pair(sums, gene, weight * x, weight * x * (x - 2 * offsets[gene]))
-
-
-@compiled
-def _add_offsets(votes: Votes, query: int, start: int, sums: Floats, support: Floats) -> None:
-    """Take offsets away, once for neighbours of one group in a row, and add the weights."""
-    end = votes.pointers[query + 1]
-    total = squares = 0.0
-    for i in range(votes.pointers[query], end):
-        group, weight = votes.groups[i], votes.weights[i]
-        total, squares = total + weight, squares + weight * weight
-        if i + 1 < end and votes.groups[i + 1] == group:
-            continue
-        for gene in range(len(sums)):
-            if votes.measured[group, start + gene]:
-                offset = votes.offsets[group, start + gene]
-                sums[gene, 0] -= total * offset
-                sums[gene, 1] += total * offset * offset
-                support[0, gene] += total
-                support[1, gene] += squares
-        total = squares = 0.0
-
-
-@compiled
-def _finish(sums: Floats, support: Floats, query: int, block: slice, out: Moments) -> None:
+def finish(sums: Floats, support: Floats, query: int, block: slice, out: Moments) -> None:
     """Turn the sums of a block of genes into what is wanted; 0 / 0 is NaN.
 
     ``support`` has one column where every gene has the same, and is written once then.
     """
-    means, spreads, n = out.mean[query, block], out.spread[query, block], block.stop - block.start
+    means, spreads = places(out, query, block)
+    n = len(means)
     if support.shape[1] == 1:
         _divide(sums[0, :n], sums[1, :n], support[0, 0], means, spreads)
-        _tell_support(support, out.coverage[query], out.n_effective[query])
+        tell_support(support, out.coverage[query], out.n_effective[query])
         return
     for gene in range(n):
-        mean = sums[0, gene] / support[0, gene]
-        variance = sums[1, gene] / support[0, gene] - mean * mean
-        means[gene], spreads[gene] = mean, np.sqrt(0.0 if variance < 0 else variance)
-    _tell_support(support, out.coverage[query, block], out.n_effective[query, block])
+        means[gene] = sums[0, gene] / support[0, gene]
+    for gene in range(len(spreads)):
+        variance = sums[1, gene] / support[0, gene] - means[gene] * means[gene]
+        spreads[gene] = np.sqrt(0.0 if variance < 0 else variance)
+    tell_support(support, out.coverage[query, block], out.n_effective[query, block])
+
+
+@compiled
+def places(out: Moments, query: int, block: slice) -> tuple[Floats, Floats]:
+    """Return where means and spreads go; none for spreads that are not wanted."""
+    means = out.mean[query, block]
+    return means, out.spread[query, block] if out.spread.shape[1] else means[:0]
 
 
 @compiled
 def _divide(first: Floats, second: Floats, total: float, means: Floats, spreads: Floats) -> None:
     for gene in range(len(first)):
-        mean = first[gene] / total
-        variance = second[gene] / total - mean * mean
-        means[gene], spreads[gene] = mean, np.sqrt(0.0 if variance < 0 else variance)
+        means[gene] = first[gene] / total
+    for gene in range(len(spreads)):
+        variance = second[gene] / total - means[gene] * means[gene]
+        spreads[gene] = np.sqrt(0.0 if variance < 0 else variance)
 
 
 @compiled
-def _tell_support(support: Floats, coverage: Floats, n_effective: Floats) -> None:
+def tell_support(support: Floats, coverage: Floats, n_effective: Floats) -> None:
+    """Fill in coverage and effective number from the sums and sums of squares of weights."""
     for gene in range(len(coverage)):
         total = support[0, gene]
         coverage[gene] = total

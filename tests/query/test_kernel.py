@@ -58,6 +58,12 @@ def test_moments_are_those_of_matrix_products(case, dtype, stored):
     names = ("mean", "spread", "n_effective", "coverage")
     for name, array in zip(names, expected, strict=True):
         np.testing.assert_allclose(getattr(found, name), array, rtol=1e-9, atol=2e-7, err_msg=name)
+    alone = impute(
+        matrix.matrix, expression, measured=measured, offsets=offsets, groups=group, spread=False
+    )
+    assert alone.spread.shape == (len(indices), 0)
+    for name in ("mean", "n_effective", "coverage"):
+        np.testing.assert_array_equal(getattr(alone, name), getattr(found, name), err_msg=name)
 
 
 def sparse_case(seed=0, n_spots=40, n_genes=5000, n_query=70, k=9):
@@ -70,11 +76,11 @@ def sparse_case(seed=0, n_spots=40, n_genes=5000, n_query=70, k=9):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.uint8, np.bool_])
 @pytest.mark.parametrize("wide", [np.int32, np.int64])
 def test_values_and_columns_of_any_kind(dtype, wide):
-    """Rows of 0 to 140 entries: eight at a time, in parts of 64, and what is left."""
+    """Rows of 0 to 270 entries: eight at a time, in parts of 128, and what is left."""
     rng = np.random.default_rng(0)
-    values = np.zeros((141, 150))
+    values = np.zeros((141, 300))
     for n, row in enumerate(values):
-        row[rng.permutation(150)[:n]] = rng.integers(1, 9, n)
+        row[rng.permutation(300)[: 270 * n // 140]] = rng.integers(1, 9, 270 * n // 140)
     stored = sparse.csr_matrix(values.astype(dtype))
     stored.indices, stored.indptr = stored.indices.astype(wide), stored.indptr.astype(wide)
     weights = sparse.csr_matrix(rng.dirichlet(np.ones(141), size=4))
