@@ -10,6 +10,7 @@ leaves too many (vectors in tight clusters), the query is searched in single pre
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -37,14 +38,16 @@ _LEAST_QUERIES: Final = 256
 _LEAST_DIM: Final = 64
 _MOST_NEIGHBOURS: Final = 256
 """Of more, there would be many candidates to each query."""
-_AT_ONCE: Final = 1 << 24
+_AT_ONCE: Final = 1 << 25
 """Stored numbers that are rounded at once."""
 _SAMPLE: Final = 4096
 """Stored vectors that the mean is taken over; any would do."""
 _CAPACITY: Final = (10, 128)
 """Candidates kept of a query: so many times k, and so many more."""
-_HELD: Final = 1 << 23
-"""Candidates held at once."""
+_HELD: Final = 1 << 20
+"""Candidates held at once, if stored vectors are rounded once for all queries."""
+_HELD_LONG: Final = 1 << 23
+"""The same, if they are rounded anew for every group of queries."""
 _GIVE_UP: Final = 0.25
 """Share of queries with too many candidates at which the rest is not tried."""
 _PANELS_PER_THREAD: Final = 16
@@ -105,10 +108,11 @@ def search_from_int8(
     """
     found = np.full((len(query), k), -1, dtype=np.int64)
     scores = np.full((len(query), k), -np.inf)
-    centre, at_once = _centre(scorer), max(1, _HELD // _capacity(k))
+    stored = Rounded(scorer, mask)
+    at_once = max(1, (_HELD if stored.is_one_block else _HELD_LONG) // _capacity(k))
     for start in range(0, len(query), at_once):
         group = slice(start, start + at_once)
-        _search(scorer, query[group], centre, mask, SearchResult(found[group], scores[group]))
+        _search(stored, query[group], SearchResult(found[group], scores[group]))
     rest = np.flatnonzero(found[:, 0] < 0)
     if len(rest):
         again = search_exactly(scorer, query[rest], k, otherwise, n_allowed=n_allowed)
@@ -116,52 +120,72 @@ def search_from_int8(
     return SearchResult(found, scores)
 
 
-def _search(
-    scorer: ExactScorer,
-    query: Vectors,
-    centre: Vectors,
-    mask: Mask | None,
-    out: SearchResult,
-) -> None:
-    """Fill in the nearest of some queries; what has too many candidates is left as it is."""
-    from stretrieve.indexes import candidates, rounded
-    from stretrieve.indexes.products import TOGETHER
-
-    unit, k = scorer.for_search(query), out.indices.shape[1]
-    wide = -(-query.shape[1] // TOGETHER) * TOGETHER
-    queries = rounded.pack_queries(unit, centre, wide)
-    kept = keep_candidates(scorer, queries, centre, k, mask)
-    shifts, exact = unit.astype(np.float64) @ centre, query.astype(np.float64)
-    stored, nearest = scorer.stored, candidates.Nearest(out.indices, out.scores)
-    for_parts(
-        lambda part: candidates.settle(kept, shifts, exact, stored, nearest, part.start, part.stop),
-        len(query),
-        least=_QUERIES_PER_THREAD,
-    )
-
-
-def keep_candidates(
-    scorer: ExactScorer, queries: Queries, centre: Vectors, k: int, mask: Mask | None
-) -> Kept:
-    """Return all vectors that can be among the ``k`` nearest; −1 as their number where too many can.
+class Rounded:
+    """Allowed vectors as whole numbers, block by block; rounded once where there is but one block.
 
     Parameters
     ----------
     scorer
         The stored vectors, compared by cosine.
-    queries
-        As whole numbers.
-    centre
-        ``(dim,)`` about the mean of the stored vectors at length 1.
-    k
-        Neighbours wanted.
     mask
         ``(n_vectors,)`` which vectors are allowed; all when ``None``.
     """
-    kept, space = _nothing_kept(queries, k), _space(scorer)
-    for block, positions in blocks(scorer.vectors, mask, rows=space.steps.size):
-        stored = _packed(block, scorer.stored.inverse_norms[positions], centre, space)
-        _keep(stored, positions, queries, k, kept)
+
+    def __init__(self, scorer: ExactScorer, mask: Mask | None) -> None:
+        self.scorer, self._mask = scorer, mask
+        self.centre = _centre(scorer)
+        self.is_one_block = scorer.vectors.size <= _AT_ONCE
+        self._kept: list[tuple[Stored, Indices]] = []
+
+    def __iter__(self) -> Iterator[tuple[Stored, Indices]]:
+        """Yield vectors, good until the next, and their positions."""
+        if self._kept:
+            yield from self._kept
+            return
+        space, scales = _space(self.scorer), self.scorer.stored.inverse_norms
+        for block, positions in blocks(self.scorer.vectors, self._mask, rows=space.steps.size):
+            made = _packed(block, scales[positions], self.centre, space), positions
+            if self.is_one_block:
+                self._kept.append(made)
+            yield made
+
+
+def _search(stored: Rounded, query: Vectors, out: SearchResult) -> None:
+    """Fill in the nearest of some queries; what has too many candidates is left as it is."""
+    from stretrieve.indexes import candidates, rounded
+    from stretrieve.indexes.products import TOGETHER
+
+    scorer, centre = stored.scorer, stored.centre
+    unit, k = scorer.for_search(query), out.indices.shape[1]
+    wide = -(-query.shape[1] // TOGETHER) * TOGETHER
+    queries = rounded.pack_queries(unit, centre, wide)
+    kept = keep_candidates(stored, queries, k)
+    shifts, exact = unit.astype(np.float64) @ centre, query.astype(np.float64)
+    compared, nearest = scorer.stored, candidates.Nearest(out.indices, out.scores)
+    for_parts(
+        lambda part: candidates.settle(
+            kept, shifts, exact, compared, nearest, part.start, part.stop
+        ),
+        len(query),
+        least=_QUERIES_PER_THREAD,
+    )
+
+
+def keep_candidates(stored: Rounded, queries: Queries, k: int) -> Kept:
+    """Return all vectors that can be among the ``k`` nearest; −1 as their number where too many can.
+
+    Parameters
+    ----------
+    stored
+        The vectors.
+    queries
+        As whole numbers, less the same centre.
+    k
+        Neighbours wanted.
+    """
+    kept = _nothing_kept(queries, k)
+    for block, positions in stored:
+        _keep(block, positions, queries, k, kept)
         if (kept.counts < 0).mean() > _GIVE_UP:
             kept.counts[:] = -1
             break

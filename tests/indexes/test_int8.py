@@ -30,8 +30,8 @@ def eager(monkeypatch):
     monkeypatch.setattr(
         module, "search_from_int8", lambda *a, **b: calls.append(1) or search(*a, **b)
     )
-    sizes = (("_AT_ONCE", 20_000), ("_HELD", 17 * 228), ("_QUERIES_PER_THREAD", 8),
-             ("_PANELS_PER_THREAD", 1))  # fmt: skip
+    sizes = (("_AT_ONCE", 20_000), ("_HELD", 17 * 228), ("_HELD_LONG", 19 * 228),
+             ("_QUERIES_PER_THREAD", 8), ("_PANELS_PER_THREAD", 1))  # fmt: skip
     for name, value in sizes:
         monkeypatch.setattr(int8, name, value)
     return calls
@@ -80,9 +80,11 @@ CASES = {
 @made_for_it
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("share", [None, 0.02, 0.4])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_neighbours_are_those_of_the_exact_index(eager, monkeypatch, case, share, threads):
+@pytest.mark.parametrize(("threads", "blocks"), [(1, "many"), (3, "many"), (3, "one")])
+def test_neighbours_are_those_of_the_exact_index(eager, monkeypatch, case, share, threads, blocks):
     monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    if blocks == "one":
+        monkeypatch.setattr(int8, "_AT_ONCE", 1 << 20)
     vectors, query = CASES[case]()
     allowed = None if share is None else np.random.default_rng(7).random(len(vectors)) < share
     index = build_index(vectors, load_recipe("flat"), metric=Metric.COSINE)
@@ -105,9 +107,9 @@ def kept_of(vectors, query, k, mask=None):
     from stretrieve.indexes import rounded
 
     scorer = ExactScorer(vectors, Metric.COSINE)
-    centre = int8._centre(scorer)
-    queries = rounded.pack_queries(scorer.for_search(query), centre, -(-query.shape[1] // 4) * 4)
-    return int8.keep_candidates(scorer, queries, centre, k, mask), centre
+    stored, wide = int8.Rounded(scorer, mask), -(-query.shape[1] // 4) * 4
+    queries = rounded.pack_queries(scorer.for_search(query), stored.centre, wide)
+    return int8.keep_candidates(stored, queries, k), stored.centre
 
 
 @made_for_it
