@@ -7,9 +7,9 @@ with all spots, take the 50 largest of each row, and average embeddings and expr
 run on arrays as its files hold them (genes × spots in float64, read through a transposed view), and on
 ours (spots × genes in float32), which is kinder to it. Ours is exact re-scored search in a flat index
 and :func:`stretrieve.query.impute.impute`, for the mean that the published arithmetic computes, and
-with the spread besides. All take turns, so that each finds the machine, and the memory that the others
-gave back, in the same state; ratios are those of a turn. ``Predictor`` is the path of a query on
-sparse counts in memory, with everything that it adds.
+with the spread besides. All take turns, in one order, so that each finds the machine, and the memory
+that the one before gave back, in the same state every time; ratios are those of a turn. ``Predictor``
+is the path of a query on sparse counts in memory, with everything that it adds.
 
 Bandwidth is that of copying a large array, bytes read and bytes written, by as many threads and in the
 same turn; the share is the median over turns. The kernel moves the values that it has to read (four

@@ -28,6 +28,8 @@ _SETTLED = 32
 _STEP: Final = np.float32(2**-10)
 _CLOSE: Final = np.float32(2**-18)
 """Steps by which a bound is looked for, at first and at last."""
+_WIDE: Final = np.float32(64.0)
+"""More than products can be apart."""
 _LEAST: Final = np.float32(-8.0)
 """Less than a product with a unit vector, less its error, can be."""
 _ROUNDED: Final = np.float32(2**-18)
@@ -234,7 +236,7 @@ def kth_bound(numbers: Floats, k: int, low: np.float32) -> np.float32:
         What ``k`` of them reach.
     """
     step = _STEP
-    while _reach(numbers, low + step) >= k:
+    while step < _WIDE and _reach(numbers, low + step) >= k:
         low, step = low + step, step + step
     while step > _CLOSE:
         step = np.float32(0.5) * step

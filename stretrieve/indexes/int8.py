@@ -10,6 +10,7 @@ leaves too many (vectors in tight clusters), the query is searched in single pre
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from stretrieve.indexes.rescore import (
     ExactScorer,
     for_parts,
     search_exactly,
+    thread_count,
 )
 
 if TYPE_CHECKING:
@@ -108,11 +110,11 @@ def search_from_int8(
     """
     found = np.full((len(query), k), -1, dtype=np.int64)
     scores = np.full((len(query), k), -np.inf)
-    stored = Rounded(scorer, mask)
-    at_once = max(1, (_HELD if stored.is_one_block else _HELD_LONG) // _capacity(k))
-    for start in range(0, len(query), at_once):
-        group = slice(start, start + at_once)
+    stored = RoundedBlocks(scorer, mask)
+    for group in _groups(len(query), k, is_one_block=stored.is_one_block):
         _search(stored, query[group], SearchResult(found[group], scores[group]))
+        if (found[group, 0] < 0).mean() > _GIVE_UP:
+            break
     rest = np.flatnonzero(found[:, 0] < 0)
     if len(rest):
         again = search_exactly(scorer, query[rest], k, otherwise, n_allowed=n_allowed)
@@ -120,7 +122,15 @@ def search_from_int8(
     return SearchResult(found, scores)
 
 
-class Rounded:
+def _groups(n_query: int, k: int, *, is_one_block: bool) -> Iterator[slice]:
+    """Yield groups of about one size, each with work for every thread."""
+    held = (_HELD if is_one_block else _HELD_LONG) // _capacity(k)
+    most = max(held, thread_count() * _QUERIES_PER_THREAD)
+    ends = np.linspace(0, n_query, -(-n_query // most) + 1).astype(np.int64)
+    yield from (slice(*pair) for pair in itertools.pairwise(ends.tolist()))
+
+
+class RoundedBlocks:
     """Allowed vectors as whole numbers, block by block; rounded once where there is but one block.
 
     Parameters
@@ -150,7 +160,7 @@ class Rounded:
             yield made
 
 
-def _search(stored: Rounded, query: Vectors, out: SearchResult) -> None:
+def _search(stored: RoundedBlocks, query: Vectors, out: SearchResult) -> None:
     """Fill in the nearest of some queries; what has too many candidates is left as it is."""
     from stretrieve.indexes import candidates, rounded
     from stretrieve.indexes.products import TOGETHER
@@ -171,7 +181,7 @@ def _search(stored: Rounded, query: Vectors, out: SearchResult) -> None:
     )
 
 
-def keep_candidates(stored: Rounded, queries: Queries, k: int) -> Kept:
+def keep_candidates(stored: RoundedBlocks, queries: Queries, k: int) -> Kept:
     """Return all vectors that can be among the ``k`` nearest; −1 as their number where too many can.
 
     Parameters
@@ -186,7 +196,7 @@ def keep_candidates(stored: Rounded, queries: Queries, k: int) -> Kept:
     kept = _nothing_kept(queries, k)
     for block, positions in stored:
         _keep(block, positions, queries, k, kept)
-        if (kept.counts < 0).mean() > _GIVE_UP:
+        if not stored.is_one_block and (kept.counts < 0).mean() > _GIVE_UP:
             kept.counts[:] = -1
             break
     return kept

@@ -121,11 +121,16 @@ class ExactScorer:
         Raises
         ------
         ShapeError
-            When a query is not one, or an index is that of no vector.
+            When a query is not one, an index is that of no vector, or there is not one row of indices a
+            query.
         """
         from stretrieve.indexes import kernel
 
         wide, indices = self.check_query(query).astype(np.float64), np.ascontiguousarray(indices)
+        if len(indices) != len(wide):
+            raise ShapeError(
+                explain("indices", got=indices.shape, expected=f"({len(wide)}, n_candidates)")
+            )
         if indices.max(initial=-1) >= len(self.vectors):
             raise ShapeError(
                 explain("index", got=indices.max(), expected=f"less than {len(self.vectors)}")

@@ -168,8 +168,6 @@ def impute(
     -----
     ``y = sum_j w_j o_j x_j / sum_j w_j o_j`` with ``o`` the mask; a missing value is never read as 0.
     """
-    from stretrieve.query import kernel
-
     stored = expression if isinstance(expression, StoredRows) else StoredRows.of(expression)
     if stored.shape[0] != weights.shape[1]:
         expected = f"({weights.shape[1]}, n_genes)"
@@ -177,13 +175,7 @@ def impute(
     n_query, n_genes = weights.shape[0], stored.shape[1]
     groups = np.arange(stored.shape[0]) if groups is None else groups
     votes = _votes(weights, stored, groups, measured, offsets)
-    shape = (n_query, n_genes if len(votes.measured) else min(n_genes, 1))
-    out = kernel.Moments(
-        np.empty((n_query, n_genes)),
-        np.empty((n_query, n_genes if spread else 0)),
-        np.empty(shape),
-        np.empty(shape),
-    )
+    out = _room(n_query, n_genes, votes, spread=spread)
     per_query = 1 + weights.nnz * n_genes // max(n_query, 1)
     least = max(_QUERIES_PER_THREAD, _VALUES_PER_THREAD // per_query)
     for_parts(_filler(votes, stored, out), n_query, least=least)
@@ -191,6 +183,15 @@ def impute(
         np.broadcast_to(part, out.mean.shape) for part in (out.n_effective, out.coverage)
     )
     return Imputed(out.mean, out.spread, n_effective, coverage)
+
+
+def _room(n_query: int, n_genes: int, votes: Votes, *, spread: bool) -> Moments:
+    """Return what is filled in; coverage is that of all genes where each spot votes for all."""
+    from stretrieve.query.kernel import Moments
+
+    shape = (n_query, n_genes if len(votes.measured) else min(n_genes, 1))
+    mean, spreads = np.empty((n_query, n_genes)), np.empty((n_query, n_genes if spread else 0))
+    return Moments(mean, spreads, np.empty(shape), np.empty(shape))
 
 
 def _votes(

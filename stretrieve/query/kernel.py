@@ -1,8 +1,9 @@
 """Weighted moments of neighbours' expression, compiled: each neighbour's row is read once.
 
 A query is computed by one thread, its neighbours in the order given, in float64, so that neither
-threads nor batches nor the genes asked for change a value. Genes are taken in blocks whose sums stay
-in a core's cache. Numba is imported here: import this module inside the function that uses it.
+threads nor batches nor the genes asked for change a value. Where the spread is wanted, genes are taken
+in blocks whose sums stay in a core's cache. Sparse expression has :mod:`stretrieve.query.sparse_kernel`.
+Numba is imported here: import this module inside the function that uses it.
 """
 
 from __future__ import annotations

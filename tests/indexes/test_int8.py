@@ -96,6 +96,28 @@ def test_neighbours_are_those_of_the_exact_index(eager, monkeypatch, case, share
 
 
 @made_for_it
+def test_queries_with_too_many_candidates_do_not_take_the_others_with_them(monkeypatch):
+    vectors = np.vstack([spread_vectors(0), np.ones((600, 100), np.float32)])
+    kept, _ = kept_of(vectors, np.vstack([vectors[-3:], vectors[:2] - 1]), 10)
+    assert kept.counts[:3].tolist() == [-1] * 3
+    assert (kept.counts[3:5] >= 10).all()
+    monkeypatch.setattr(int8, "_AT_ONCE", 20_000)  # several blocks: the others are not worth it
+    kept, _ = kept_of(vectors, np.vstack([vectors[-3:], vectors[:2] - 1]), 10)
+    assert (kept.counts == -1).all()
+
+
+@made_for_it
+@pytest.mark.parametrize("threads", [1, 100])
+def test_groups_of_queries_are_even_and_large_enough_for_every_thread(monkeypatch, threads):
+    monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+    groups = list(int8._groups(1700, 50, is_one_block=True))
+    assert [group.stop for group in groups[:-1]] == [group.start for group in groups[1:]]
+    assert groups[0].start == 0
+    assert groups[-1].stop == 1700
+    assert [group.stop - group.start for group in groups] == [[850, 850], [1700]][threads > 1]
+
+
+@made_for_it
 def test_only_cosines_start_in_int8(eager):
     vectors = spread_vectors(0)
     for metric in Metric:
@@ -107,7 +129,7 @@ def kept_of(vectors, query, k, mask=None):
     from stretrieve.indexes import rounded
 
     scorer = ExactScorer(vectors, Metric.COSINE)
-    stored, wide = int8.Rounded(scorer, mask), -(-query.shape[1] // 4) * 4
+    stored, wide = int8.RoundedBlocks(scorer, mask), -(-query.shape[1] // 4) * 4
     queries = rounded.pack_queries(scorer.for_search(query), stored.centre, wide)
     return int8.keep_candidates(stored, queries, k), stored.centre
 

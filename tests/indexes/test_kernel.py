@@ -105,6 +105,8 @@ def test_what_is_no_vector_is_refused():
         scorer.scores(query, np.full((5, 1), 10))
     with pytest.raises(ShapeError, match="query"):
         scorer.scores(query[:, :7], np.zeros((5, 1), dtype=np.int64))
+    with pytest.raises(ShapeError, match=r"got \(6, 1\); expected \(5, n_candidates\)"):
+        scorer.scores(query, np.zeros((6, 1), dtype=np.int64))
 
 
 @given(
