@@ -25,7 +25,7 @@ _WAYS, _LANES = 4, 8
 _BLOCK = _WAYS * _LANES
 _AHEAD = 8
 """Pairs between fetching a vector and reading it."""
-_LINE = 16
+LINE = 16
 """Entries of four bytes that are fetched from memory at once."""
 
 
@@ -219,7 +219,7 @@ def _fetch_ahead(stored: Stored, indices: Indices, pair: int) -> None:
         row, dim = indices[pair], stored.vectors.shape[1]
         if len(stored.inverse_norms):
             fetch(stored.inverse_norms, row)
-        for entry in range(row * dim, (row + 1) * dim, _LINE):
+        for entry in range(row * dim, (row + 1) * dim, LINE):
             fetch(stored.vectors, entry)
 
 

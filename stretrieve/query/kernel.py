@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve._compiled import compiled
-from stretrieve.indexes.kernel import fetch
+from stretrieve.indexes.kernel import LINE, fetch
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -22,8 +22,6 @@ Indices = npt.NDArray[np.int64]
 _BLOCK = 512
 _PART = 64
 """Entries of a row that are added between fetching as many of those to come."""
-_LINE = 16
-"""Entries of four bytes that are fetched from memory at once."""
 
 
 class Votes(NamedTuple):
@@ -131,7 +129,7 @@ def _add_rows(
         for start in range(block.start, block.stop, _PART):
             part = slice(start, min(start + _PART, block.stop))
             for j in range(i + 4, min(i + 8, len(rows))):
-                for gene in range(part.start, part.stop, _LINE):
+                for gene in range(part.start, part.stop, LINE):
                     fetch(values, rows[j] * step + gene)
             row0, row1 = values[rows[i], part], values[rows[i + 1], part]
             row2, row3 = values[rows[i + 2], part], values[rows[i + 3], part]
@@ -168,7 +166,7 @@ def _add_rows_once(votes: Votes, query: int, values: npt.NDArray[Any], sums: Flo
         for start in range(0, len(sums), _PART):
             part = slice(start, min(start + _PART, len(sums)))
             for j in range(i + 4, min(i + 8, len(rows))):
-                for gene in range(part.start, part.stop, _LINE):
+                for gene in range(part.start, part.stop, LINE):
                     fetch(values, rows[j] * step + gene)
             row0, row1 = values[rows[i], part], values[rows[i + 1], part]
             row2, row3 = values[rows[i + 2], part], values[rows[i + 3], part]
@@ -223,8 +221,7 @@ def finish(sums: Floats, support: Floats, query: int, block: slice, out: Moments
     for gene in range(n):
         means[gene] = sums[0, gene] / support[0, gene]
     for gene in range(len(spreads)):
-        variance = sums[1, gene] / support[0, gene] - means[gene] * means[gene]
-        spreads[gene] = np.sqrt(0.0 if variance < 0 else variance)
+        spreads[gene] = deviation(sums[1, gene], support[0, gene], means[gene])
     tell_support(support, out.coverage[query, block], out.n_effective[query, block])
 
 
@@ -240,8 +237,14 @@ def _divide(first: Floats, second: Floats, total: float, means: Floats, spreads:
     for gene in range(len(first)):
         means[gene] = first[gene] / total
     for gene in range(len(spreads)):
-        variance = second[gene] / total - means[gene] * means[gene]
-        spreads[gene] = np.sqrt(0.0 if variance < 0 else variance)
+        spreads[gene] = deviation(second[gene], total, means[gene])
+
+
+@compiled
+def deviation(squares: float, total: float, mean: float) -> float:
+    """Return the standard deviation of values with some sum of squares and mean."""
+    variance = squares / total - mean * mean
+    return float(np.sqrt(0.0 if variance < 0 else variance))
 
 
 @compiled

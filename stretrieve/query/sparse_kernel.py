@@ -8,15 +8,22 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve._compiled import compiled
-from stretrieve.indexes.kernel import fetch
-from stretrieve.query.kernel import Floats, Moments, Votes, finish, places, support_of, tell_support
+from stretrieve.indexes.kernel import LINE, fetch
+from stretrieve.query.kernel import (
+    Floats,
+    Moments,
+    Votes,
+    deviation,
+    finish,
+    places,
+    support_of,
+    tell_support,
+)
 from stretrieve.query.pairs import LANES, add_pair, add_pairs
 
 _BLOCK = 32_768
 _PART = 128
 """Entries of a row that are added between fetching as many of those to come."""
-_LINE = 16
-"""Entries of four bytes that are fetched from memory at once."""
 
 
 class Entries(NamedTuple):
@@ -92,7 +99,7 @@ def _row_after(votes: Votes, neighbour: int, values: Entries) -> tuple[int, int]
 
 @compiled
 def _fetch(values: Entries, begin: int, end: int) -> None:
-    for entry in range(begin, end, _LINE):
+    for entry in range(begin, end, LINE):
         fetch(values.values, entry)
         fetch(values.columns, entry)
 
@@ -170,6 +177,5 @@ def _finish_pairs(pairs: Floats, support: Floats, query: int, block: slice, out:
     for gene in range(len(means)):
         means[gene] = sums[2 * gene] / total
     for gene in range(len(spreads)):
-        variance = sums[2 * gene + 1] / total - means[gene] * means[gene]
-        spreads[gene] = np.sqrt(0.0 if variance < 0 else variance)
+        spreads[gene] = deviation(sums[2 * gene + 1], total, means[gene])
     tell_support(support, out.coverage[query], out.n_effective[query])

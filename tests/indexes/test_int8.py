@@ -107,6 +107,17 @@ def test_queries_with_too_many_candidates_do_not_take_the_others_with_them(monke
 
 
 @made_for_it
+def test_after_a_group_with_too_many_candidates_no_other_is_tried(eager, monkeypatch):
+    tried, search = [], int8._search
+    monkeypatch.setattr(int8, "_search", lambda *args: tried.append(1) or search(*args))
+    vectors, query = np.ones((900, 64), np.float32), spread_vectors(0, n=100, dim=64)
+    found = build_index(vectors, load_recipe("flat"), metric=Metric.COSINE).search(query, 10)
+    assert eager
+    assert len(tried) == 1
+    np.testing.assert_array_equal(found.indices, np.tile(np.arange(10), (100, 1)))
+
+
+@made_for_it
 @pytest.mark.parametrize("threads", [1, 100])
 def test_groups_of_queries_are_even_and_large_enough_for_every_thread(monkeypatch, threads):
     monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
