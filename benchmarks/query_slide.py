@@ -13,7 +13,7 @@ their own (`--parts` chooses):
   the pixels of CMU-1-Small-Region;
 - `soak`: memory and open files over many queries in one process.
 
-Prints Markdown.
+All processes keep the memory that they free, as the command line does. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from _measure import footprint, stretrieve
 from her2st import MOBILENET, write_sheet
 from slide_throughput import write_pyramid
 
+from stretrieve.cli._memory import keep_freed_memory
 from stretrieve.query import QueryEngine, QuerySettings, Question
 from stretrieve.query.plan import plan_query
 from stretrieve.reference import Reference
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--kind", choices=("plan", "query"), help=argparse.SUPPRESS)
     parser.add_argument("--slide", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    keep_freed_memory()
     options.out.mkdir(parents=True, exist_ok=True)
     place = Place(options.data, options.out, options.weights)
     if options.kind:

@@ -22,6 +22,7 @@ from stretrieve.cli import (
 from stretrieve.cli import check as check_command
 from stretrieve.cli._errors import run
 from stretrieve.cli._interrupt import certain_interrupts
+from stretrieve.cli._memory import keep_freed_memory
 
 app = typer.Typer(
     name="stretrieve",
@@ -79,6 +80,7 @@ def root(
 
 def main() -> None:
     """Run the command line and leave the process with its exit code."""
+    keep_freed_memory()
     with certain_interrupts():
         code = run(lambda: app(standalone_mode=False), debug="--debug" in sys.argv[1:])
     sys.exit(code)

@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from stretrieve._priority import step_back
 from stretrieve._progress import SILENT, Progress
 from stretrieve.embedders.base import Embedder, Embeddings
 from stretrieve.errors import SlideError, explain
@@ -99,7 +100,7 @@ class _Onlooker:
     def __init__(self, thumbnail_px: int | None, *, workers: int) -> None:
         self._thumbnail_px = thumbnail_px
         self._running: deque[Future[Looks]] = deque()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="stretrieve-look")
+        self._threads = ThreadPoolExecutor(workers, "stretrieve-look", initializer=step_back)
 
     def __enter__(self) -> Self:
         return self

@@ -156,9 +156,9 @@ def make_frame(
     }
     return Frame(
         obs=_obs(facts, columns),
-        var=_var(facts),
+        var=gene_table(facts),
         uns={
-            keys.SPATIAL: _spatial(facts),
+            keys.SPATIAL: spatial_facts(facts),
             keys.UNS: _without_none(facts_of_query),
         },
         xy=facts.positions.xy,
@@ -216,7 +216,8 @@ def _obs(facts: Facts, columns: Mapping[str, npt.NDArray[Any]]) -> pd.DataFrame:
     )
 
 
-def _var(facts: Facts) -> pd.DataFrame:
+def gene_table(facts: Facts) -> pd.DataFrame:
+    """Return ``var``; needs no prediction."""
     reference = facts.reference
     genes = reference.genes.loc[list(facts.genes)]
     columns = reference.genes.index.get_indexer(list(facts.genes))
@@ -236,7 +237,8 @@ def _var(facts: Facts) -> pd.DataFrame:
     )
 
 
-def _spatial(facts: Facts) -> dict[str, Any]:
+def spatial_facts(facts: Facts) -> dict[str, Any]:
+    """Return ``uns["spatial"]``, with the pictures; needs no prediction."""
     slide, pictures = facts.slide, facts.pictures.read()
     width = slide.dimensions[0]
     diameter_px = facts.reference.embedder.spec.primary.side_um / slide.pixel_size.mean

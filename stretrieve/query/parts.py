@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from isal import isal_zlib
 from scipy import sparse
 
 from stretrieve import keys
@@ -20,6 +20,9 @@ from stretrieve.query.predictor import GENES_PER_BLOCK
 from stretrieve.query.rows import X
 
 COMPRESSION_LEVEL: Final = 1
+"""Of what zlib compresses."""
+_QUICK_LEVEL: Final = 2
+"""Of ISA-L, whose streams are zlib's: as small as level 1 of zlib, in a fifth of the time."""
 SPARSE_MATRICES: Final = (X, keys.SPREAD)
 """Matrices that are stored by their non-zero values on request; the others compress to nothing."""
 
@@ -105,8 +108,13 @@ def _pack_dense(
         piece = np.zeros(chunk, dtype="<f4")
         part = matrix[:, start : start + chunk[1]]
         piece[: part.shape[0], : part.shape[1]] = part
-        packed.append(np.frombuffer(zlib.compress(piece.data, COMPRESSION_LEVEL), dtype=np.uint8))
+        packed.append(np.frombuffer(compress(piece.data), dtype=np.uint8))
     return packed
+
+
+def compress(values: memoryview) -> bytes:
+    """Return a zlib stream of contiguous values."""
+    return isal_zlib.compress(values, _QUICK_LEVEL)
 
 
 def unpack_dense(
@@ -116,7 +124,7 @@ def unpack_dense(
     height, width = form.chunk
     out = np.empty((height, width * len(chunks)), dtype=np.float32)
     for i, packed in enumerate(chunks):
-        piece = np.frombuffer(zlib.decompress(packed.tobytes()), dtype="<f4").reshape(form.chunk)
+        piece = np.frombuffer(isal_zlib.decompress(packed.data), dtype="<f4").reshape(form.chunk)
         out[:, i * width : (i + 1) * width] = piece
     return out[:n_rows, : form.n_genes]
 

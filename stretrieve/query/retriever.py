@@ -94,6 +94,11 @@ class Found:
     def __len__(self) -> int:
         return len(self.embeddings)
 
+    @cached_property
+    def weights(self) -> WeightMatrix:
+        """Neighbours' weights as a matrix; the same for all genes."""
+        return WeightMatrix.build(self.neighbours.indices, self.neighbours.weights)
+
     def rows(self, chosen: slice | Positions) -> Found:
         """Return some patches."""
         whole = self.neighbours
@@ -304,8 +309,7 @@ class Retriever:
 
     def average(self, found: Found, genes: Sequence[str]) -> Imputed:
         """Average the neighbours' expression of some genes."""
-        matrix = WeightMatrix.build(found.neighbours.indices, found.neighbours.weights)
-        return self.source.average(matrix, genes)
+        return self.source.average(found.weights, genes)
 
     def similarity(
         self, embedding: npt.NDArray[np.floating], positions: npt.NDArray[np.int64]

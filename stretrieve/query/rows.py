@@ -18,6 +18,7 @@ from stretrieve.slides.types import PatchStatus
 OOD_LIMIT = 0.99
 """Patches above this out-of-distribution score are marked as such."""
 X = "X"
+_VALUES_PER_BLOCK = 1 << 19
 
 
 def predict_group(
@@ -79,8 +80,9 @@ def _impute(
     out: dict[str, npt.NDArray[np.float32]] = {}
     for rows in _affordable(found.neighbours.indices, 0, len(found)) or [slice(0, 0)]:
         part = found.rows(rows)
-        for start in range(0, len(genes), GENES_PER_BLOCK):
-            columns = slice(start, min(start + GENES_PER_BLOCK, len(genes)))
+        block_genes = max(GENES_PER_BLOCK, _VALUES_PER_BLOCK // max(len(part), 1))
+        for start in range(0, len(genes), block_genes):
+            columns = slice(start, min(start + block_genes, len(genes)))
             block = layers_of(predictor.impute(part, genes[columns]))
             for name, values in block.items():
                 shape = (len(found), len(genes))

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from stretrieve._priority import step_back
 from stretrieve._progress import SILENT, Progress
 from stretrieve.embedders.base import Embedder
 from stretrieve.query.encode import encode_groups
@@ -136,7 +137,7 @@ def run(
         When memory or disk is exhausted.
     """
     todo = job.missing(shelf.finished())
-    with ThreadPoolExecutor(1, thread_name_prefix="stretrieve-predict") as executor:
+    with ThreadPoolExecutor(1, "stretrieve-predict", initializer=step_back) as executor:
         if todo and job.thumbnail_px is not None:  # while the network is at the first group
             executor.submit(job.predictor.retriever.learn_looks)
         try:

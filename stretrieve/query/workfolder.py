@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from stretrieve._failpoints import crash_point
@@ -34,19 +34,27 @@ class WorkFolder:
         The folder.
     form
         Shape and storage of the output.
+
+    Attributes
+    ----------
+    on_put
+        Called with each group that is :meth:`put`.
     """
 
     def __init__(self, path: Path, form: Form) -> None:
         self.path = path
         self.form = form
+        self.on_put: Callable[[PackedGroup], object] = lambda _: None
 
     def finished(self) -> set[int]:
         """Return the numbers of the groups that are predicted already."""
         return {int(path.stem) for path in (self.path / "rows").glob("[0-9]*.npz")}
 
     def put(self, group: RowGroup) -> None:
-        """Keep the predictions of a group."""
-        write_part(self.path / "rows" / f"{group.number:07d}.npz", pack(group, self.form))
+        """Keep the predictions of a group, and hand it to :attr:`on_put`."""
+        packed = pack(group, self.form)
+        write_part(self.path / "rows" / f"{group.number:07d}.npz", packed)
+        self.on_put(packed)
 
     def encoded(self) -> set[int]:
         """Return the numbers of the groups that are encoded already."""
@@ -59,6 +67,11 @@ class WorkFolder:
     def take_encoded(self, number: int) -> EncodedGroup:
         """Return what :meth:`put_encoded` kept."""
         return read_encoded(self.path / "encoded" / f"{number:07d}.npz")
+
+    @property
+    def table(self) -> Path:
+        """Where the table of an output of several parts is put together."""
+        return self.path / "table.h5ad"
 
     @property
     def output(self) -> Path:

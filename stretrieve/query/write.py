@@ -1,19 +1,27 @@
-"""Writes predictions as AnnData on disk, one row group in memory at a time."""
+"""Writes predictions as AnnData on disk, row group by row group, while others are predicted."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from stretrieve import keys
 from stretrieve._files import atomic_path
 from stretrieve.query.output import Frame
-from stretrieve.query.parts import COMPRESSION_LEVEL, Form, PackedGroup, unpack_dense
+from stretrieve.query.parts import (
+    COMPRESSION_LEVEL,
+    SPARSE_MATRICES,
+    Form,
+    PackedGroup,
+    unpack_dense,
+)
 from stretrieve.query.rows import X
 
 _ENTRIES_PER_CHUNK: Final = 1 << 16
@@ -22,7 +30,12 @@ _ANNDATA: Final = {"encoding-type": "anndata", "encoding-version": "0.1.0"}
 _ARRAY: Final = {"encoding-type": "array", "encoding-version": "0.2.0"}
 _CSR: Final = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
 
-Groups = Callable[[], Iterator[PackedGroup]]
+
+class Groups(Protocol):
+    """All row groups in order, from the first at each call."""
+
+    def __call__(self, *, matrices: bool = True) -> Iterator[PackedGroup]:
+        """Yield them, without their matrices if those are not needed."""
 
 
 class OutputFormat(StrEnum):
@@ -41,43 +54,38 @@ class OutputFormat(StrEnum):
         return ".h5ad" if self is OutputFormat.H5AD else ".zarr"
 
 
-def write_anndata(
-    out: Path, frame: Frame, groups: Groups, form: Form, *, output_format: OutputFormat
-) -> None:
-    """Write ``.h5ad`` or ``.zarr``, completely or not at all.
+@contextlib.contextmanager
+def open_output(out: Path, form: Form, *, output_format: OutputFormat) -> Iterator[OutputWriter]:
+    """Begin ``.h5ad`` or ``.zarr``; it is there, complete, when the block ends without an error.
 
     Parameters
     ----------
     out
         The file or folder; must not exist.
-    frame
-        Tables and facts.
-    groups
-        Returns all row groups in order; called more than once.
     form
         Shape and storage of the matrices.
     output_format
         ``h5ad`` or ``zarr``.
     """
-    with atomic_path(out) as temporary:
-        if output_format is OutputFormat.H5AD:
-            _write_h5ad(temporary, frame, groups, form)
-        else:
-            _write_zarr(temporary, frame, groups, form)
+    opened = _opened_h5ad if output_format is OutputFormat.H5AD else _opened_zarr
+    with atomic_path(out) as temporary, opened(temporary) as (root, arrays):
+        yield OutputWriter(root, arrays, form)
 
 
-def _write_h5ad(path: Path, frame: Frame, groups: Groups, form: Form) -> None:
+@contextlib.contextmanager
+def _opened_h5ad(path: Path) -> Iterator[tuple[Any, _H5Arrays]]:
     import h5py
 
     with h5py.File(path, "w") as file:
-        _write(file, _H5Arrays(), frame, groups, form)
+        yield file, _H5Arrays()
 
 
-def _write_zarr(path: Path, frame: Frame, groups: Groups, form: Form) -> None:
+@contextlib.contextmanager
+def _opened_zarr(path: Path) -> Iterator[tuple[Any, _ZarrArrays]]:
     import zarr
 
     root = zarr.open_group(path, mode="w", zarr_format=2)
-    _write(root, _ZarrArrays(), frame, groups, form)
+    yield root, _ZarrArrays()
     zarr.consolidate_metadata(root.store)
 
 
@@ -123,61 +131,92 @@ class _ZarrArrays:
         array[start : start + len(group)] = unpack_dense(group.chunks[name], form, len(group))
 
 
-def _write(
-    root: Any, arrays: _H5Arrays | _ZarrArrays, frame: Frame, groups: Groups, form: Form
-) -> None:
-    import anndata as ad
+class OutputWriter:
+    """An AnnData output: its dense matrices as groups are predicted, everything else at the end.
 
-    root.attrs.update(_ANNDATA)
-    ad.io.write_elem(root, "obs", frame.obs)
-    ad.io.write_elem(root, "var", frame.var)
-    ad.io.write_elem(root, "uns", frame.uns)
-    for name in ("layers", "obsm", "varm", "obsp", "varp"):
-        root.create_group(name).attrs.update(_DICT)
-    ad.io.write_elem(root["obsm"], keys.SPATIAL, frame.xy)
-    start = 0
-    for group in groups():
-        _write_rows(root["obsm"], arrays, frame, group, form, start=start)
-        _write_dense(root, arrays, group, form, start=start)
-        start += len(group)
-    for name in group.rows:
-        _write_sparse(_parent(root, name), arrays, name, groups, form)
+    Parameters
+    ----------
+    root
+        An empty HDF5 file or zarr group.
+    arrays
+        How arrays are stored in it.
+    form
+        Shape and storage of the matrices.
+    """
+
+    def __init__(self, root: Any, arrays: _H5Arrays | _ZarrArrays, form: Form) -> None:
+        self._root, self._arrays, self._form = root, arrays, form
+        self._there: set[int] = set()
+        root.attrs.update(_ANNDATA)
+        for name in ("uns", "layers", "obsm", "varm", "obsp", "varp"):
+            root.create_group(name).attrs.update(_DICT)
+
+    def put(self, group: PackedGroup) -> None:
+        """Write the dense matrices of a group; groups may come in any order."""
+        form = self._form
+        for name in group.chunks:
+            parent = _parent(self._root, name)
+            if name not in parent:
+                array = self._arrays.create(
+                    parent, name, (form.n_rows, form.n_genes), "<f4", form.chunk
+                )
+                array.attrs.update(_ARRAY)
+            start = group.number * form.group_rows
+            self._arrays.put_chunks(parent[name], group, name, start, form)
+        self._there.add(group.number)
+
+    def describe(self, var: pd.DataFrame, uns: Mapping[str, Any]) -> None:
+        """Write what describes genes and slide, or any part of it that is not there yet."""
+        import anndata as ad
+
+        if "var" not in self._root:
+            ad.io.write_elem(self._root, "var", var)
+        for name in uns.keys() - set(self._root["uns"]):
+            ad.io.write_elem(self._root["uns"], name, uns[name])
+
+    def finish(self, frame: Frame, groups: Groups) -> None:
+        """Write the tables, and all that was not :meth:`put` or described before.
+
+        Parameters
+        ----------
+        frame
+            Tables and facts.
+        groups
+            All row groups.
+        """
+        import anndata as ad
+
+        ad.io.write_elem(self._root, "obs", frame.obs)
+        ad.io.write_elem(self._root["obsm"], keys.SPATIAL, frame.xy)
+        self.describe(frame.var, frame.uns)
+        numbers = set()
+        for group in groups(matrices=False):
+            self._put_rows(frame, group)
+            numbers.add(group.number)
+        if numbers > self._there:  # an interrupted run had predicted them
+            for group in groups():
+                if group.number not in self._there:
+                    self.put(group)
+        for name in filter(self._form.stores_sparse, SPARSE_MATRICES):
+            _write_sparse(_parent(self._root, name), self._arrays, name, groups, self._form)
+
+    def _put_rows(self, frame: Frame, group: PackedGroup) -> None:
+        """Write embeddings, neighbours and weights of a group."""
+        obsm, form = self._root["obsm"], self._form
+        start = group.number * form.group_rows
+        for name, part in group.arrays.items():
+            values: npt.NDArray[Any] = frame.local(part) if name == keys.NEIGHBOURS else part
+            if name not in obsm:
+                width = values.shape[1]
+                target = self._arrays.create(
+                    obsm, name, (form.n_rows, width), values.dtype, (form.chunk[0], width)
+                )
+                target.attrs.update(_ARRAY)
+            obsm[name][start : start + len(group)] = values
 
 
 def _parent(root: Any, name: str) -> Any:
     return root if name == X else root["layers"]
-
-
-def _write_rows(
-    obsm: Any,
-    arrays: _H5Arrays | _ZarrArrays,
-    frame: Frame,
-    group: PackedGroup,
-    form: Form,
-    *,
-    start: int,
-) -> None:
-    """Write embeddings, neighbours and weights of a group, whose first row is ``start``."""
-    for name, part in group.arrays.items():
-        values: npt.NDArray[Any] = frame.local(part) if name == keys.NEIGHBOURS else part
-        if start == 0:
-            width = values.shape[1]
-            chunks = (form.chunk[0], width)
-            target = arrays.create(obsm, name, (form.n_rows, width), values.dtype, chunks)
-            target.attrs.update(_ARRAY)
-        obsm[name][start : start + len(group)] = values
-
-
-def _write_dense(
-    root: Any, arrays: _H5Arrays | _ZarrArrays, group: PackedGroup, form: Form, *, start: int
-) -> None:
-    """Write the dense matrices of a group."""
-    for name in group.chunks:
-        parent = _parent(root, name)
-        if start == 0:
-            shape = (form.n_rows, form.n_genes)
-            arrays.create(parent, name, shape, "<f4", form.chunk).attrs.update(_ARRAY)
-        arrays.put_chunks(parent[name], group, name, start, form)
 
 
 def _write_sparse(

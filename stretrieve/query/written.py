@@ -16,12 +16,19 @@ from stretrieve.errors import OutputExistsError, explain
 from stretrieve.query.encode import check_failures
 from stretrieve.query.export import write_spatialdata
 from stretrieve.query.groups import RowStatus
-from stretrieve.query.output import Facts, make_frame, used_spots
+from stretrieve.query.output import (
+    Facts,
+    Frame,
+    gene_table,
+    make_frame,
+    spatial_facts,
+    used_spots,
+)
 from stretrieve.query.parts import Form
 from stretrieve.query.result import summarise
 from stretrieve.query.stream import Job, run
 from stretrieve.query.workfolder import WorkFolder, discard_work, open_work, work_path
-from stretrieve.query.write import OutputFormat, write_anndata
+from stretrieve.query.write import OutputFormat, open_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class WrittenQuery:
 def write_query(
     out: Path, job: Job, facts: Facts, output: OutputSettings, *, progress: Progress = SILENT
 ) -> WrittenQuery:
-    """Predict what is missing, then put the output together and give it its name.
+    """Predict what is missing and put the output together meanwhile, then give it its name.
 
     Raises
     ------
@@ -78,21 +85,32 @@ def write_query(
         When memory or disk is exhausted.
     """
     form = Form.of(job.grouping, len(job.genes), is_sparse=output.sparse)
+    is_spatial = output.format is OutputFormat.SPATIALDATA
     with open_work(out, digest=facts.digest, form=form) as work:
-        run(job, work, meanwhile=facts.pictures.read, progress=progress)
-        columns = _columns(work)
-        failed = int((columns[keys.STATUS] == RowStatus.FAILED.value).sum())
-        check_failures(job.slide, failed, form.n_rows, job.settings.max_failed)
-        used = used_spots(g.arrays[keys.NEIGHBOURS] for g in work.groups(matrices=False))
-        frame = make_frame(facts, columns, used)
-        if output.format is OutputFormat.SPATIALDATA:
-            table = work.path / "table.h5ad"
-            write_anndata(table, frame, work.groups, form, output_format=OutputFormat.H5AD)
+        table = work.table if is_spatial else work.output
+        kind = OutputFormat.H5AD if is_spatial else output.format
+        with open_output(table, form, output_format=kind) as writer:
+            work.on_put = writer.put
+
+            def describe() -> None:
+                writer.describe(gene_table(facts), {keys.SPATIAL: spatial_facts(facts)})
+
+            run(job, work, meanwhile=describe, progress=progress)
+            frame = _frame(job, facts, work)
+            writer.finish(frame, work.groups)
+        if is_spatial:
             write_spatialdata(table, work.output)
-        else:
-            write_anndata(work.output, frame, work.groups, form, output_format=output.format)
         work.name_output(out)
     return WrittenQuery(out, summarise(frame.obs, frame.uns[keys.UNS], form.n_genes))
+
+
+def _frame(job: Job, facts: Facts, work: WorkFolder) -> Frame:
+    """Return the tables of the output, unless too many patches failed."""
+    columns = _columns(work)
+    failed = int((columns[keys.STATUS] == RowStatus.FAILED.value).sum())
+    check_failures(job.slide, failed, len(job.positions), job.settings.max_failed)
+    used = used_spots(g.arrays[keys.NEIGHBOURS] for g in work.groups(matrices=False))
+    return make_frame(facts, columns, used)
 
 
 def _columns(work: WorkFolder) -> dict[str, np.ndarray]:

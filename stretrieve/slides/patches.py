@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stretrieve._logging import get_logger
+from stretrieve._priority import step_back
 from stretrieve.errors import ConfigError, SlideError, explain
 from stretrieve.slides.base import Slide
 from stretrieve.slides.geometry import boxes_of_view, check_centres, outside, plan_boxes
@@ -95,7 +96,7 @@ def _read_ahead(
 ) -> Iterator[PatchBatch]:
     tally = _Tally(slide, len(xy))
     running: deque[Future[PatchBatch]] = deque()
-    executor = ThreadPoolExecutor(workers, thread_name_prefix="stretrieve-slide")
+    executor = ThreadPoolExecutor(workers, "stretrieve-slide", initializer=step_back)
     try:
         while waiting or running:
             while waiting and len(running) < workers + _AHEAD:

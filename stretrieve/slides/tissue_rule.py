@@ -9,6 +9,7 @@ that haematoxylin and eosin do not have, and black is no tissue at all.
 from __future__ import annotations
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ _PEN_UM: Final = 40.0
 _PEN_MARGIN_UM: Final = 40.0
 
 _BAND_ROWS: Final = 512
+_BANDS_AT_ONCE: Final = 2
 _REACH_UM: Final = 400.0
 
 _SMOOTH: Final = 0.015
@@ -67,7 +69,8 @@ class _Features(NamedTuple):
 def find_tissue(rgb: Rgb, *, um_per_px: float) -> Mask:
     """Return where an overview shows tissue.
 
-    The picture is worked through in bands, so that memory stays near that of the picture.
+    The picture is worked through in bands, two at a time, so that memory stays near that of the
+    picture.
 
     Parameters
     ----------
@@ -85,13 +88,18 @@ def find_tissue(rgb: Rgb, *, um_per_px: float) -> Mask:
     seen &= ~insets(seen)
     possible, sure = np.zeros_like(seen), np.zeros_like(seen)
     bands = _bands(len(seen), math.ceil(_REACH_UM / um_per_px))
-    glass = _glass([_bare(rgb[band.read], seen[band.read], um_per_px) for band in bands], seen)
-    for band in bands:
-        found = _features(rgb[band.read], seen[band.read], glass, um_per_px)
-        stained, certain = _judge(found)
-        stained &= seen[band.read] & ~_pen(rgb[band.read], um_per_px)
-        possible[band.kept] = _closed(stained, um_per_px)[band.within]
-        sure[band.kept] = (stained & certain)[band.within]
+    with ThreadPoolExecutor(_BANDS_AT_ONCE, thread_name_prefix="stretrieve-tissue") as threads:
+        bare = threads.map(lambda band: _bare(rgb[band.read], seen[band.read], um_per_px), bands)
+        glass = _glass(list(bare), seen)
+
+        def judge(band: _Band) -> None:
+            found = _features(rgb[band.read], seen[band.read], glass, um_per_px)
+            stained, certain = _judge(found)
+            stained &= seen[band.read] & ~_pen(rgb[band.read], um_per_px)
+            possible[band.kept] = _closed(stained, um_per_px)[band.within]
+            sure[band.kept] = (stained & certain)[band.within]
+
+        list(threads.map(judge, bands))
     tissue = keep_tissue(possible & seen, sure, um_per_px=um_per_px)
     return tissue & ~_broad(~seen, _BROAD_BLACK_UM / um_per_px)
 
@@ -118,8 +126,9 @@ class _Band(NamedTuple):
 
 def _bands(height: int, margin: int) -> list[_Band]:
     bands = []
-    for start in range(0, height, _BAND_ROWS):
-        stop, first = min(start + _BAND_ROWS, height), max(0, start - margin)
+    rows = math.ceil(height / math.ceil(height / _BAND_ROWS))
+    for start in range(0, height, rows):
+        stop, first = min(start + rows, height), max(0, start - margin)
         bands.append(
             _Band(
                 slice(first, min(stop + margin, height)),

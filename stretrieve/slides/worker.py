@@ -17,6 +17,7 @@ from typing import Any
 
 from PIL import Image
 
+from stretrieve._priority import step_back
 from stretrieve.slides.limits import MAX_CHILD_BYTES, MAX_READ_PX
 from stretrieve.slides.protocol import (
     FAULT,
@@ -59,8 +60,9 @@ def main(descriptor: int) -> None:
 
 
 def _protect() -> None:
-    """Bound the memory of this process, ignore Ctrl-C and follow the parent into its end."""
+    """Bound the memory of this process, ignore Ctrl-C, step back and follow the parent into its end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    step_back()
     if sys.platform == "linux":
         import resource
 
