@@ -11,7 +11,7 @@ import pytest
 from stretrieve import QueryEngine, QuerySettings
 from stretrieve._failpoints import CRASH_CODE
 from stretrieve.errors import OutputExistsError, ResourceError, SlideError
-from stretrieve.query import Centring, OutputSettings, Question, SpotPositions, groups, stream
+from stretrieve.query import Centring, OutputSettings, Question, SpotPositions, groups, rows, stream
 from stretrieve.query.memory import is_out_of_memory
 from stretrieve.query.workfolder import work_path
 from stretrieve.query.write import OutputFormat
@@ -67,6 +67,15 @@ def test_groups_batches_processes_and_devices_change_no_value(
     for batch_size, workers, devices in ((64, 1, ()), (1, 2, ()), (16, 1, ("cpu", "cpu", "cpu"))):
         other = dataclasses.replace(settings, batch_size=batch_size, workers=workers)
         assert_same(ask(reference, question, settings=other, devices=devices), wanted)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, SMOOTH], ids=["plain", "smooth"])
+def test_blocks_of_genes_change_no_value(reference, question, settings, monkeypatch):
+    wanted = ask(reference, question, settings=settings)
+    monkeypatch.setattr(rows, "GENES_PER_BLOCK", 7)
+    for values in (1, 1000):
+        monkeypatch.setattr(rows, "_VALUES_PER_BLOCK", values)
+        assert_same(ask(reference, question, settings=settings), wanted)
 
 
 @pytest.mark.parametrize(
