@@ -90,8 +90,10 @@ def seconds(work: Callable[[], object]) -> float:
 def beside_a_busy_core(work: Callable[[], object]) -> None:
     """Do something while another process counts: what a machine's cores take from each other."""
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as counting:
-        work()
-        counting.kill()
+        try:
+            work()
+        finally:
+            counting.kill()
 
 
 def wall(place: Place, options: argparse.Namespace) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import Final
 
 _TRIM_THRESHOLD: Final = -1
 _MMAP_THRESHOLD: Final = -3
 _KEPT_BYTES: Final = 1 << 30
+_OLDER_LIMIT: Final = 32 << 20
+"""Of blocks that older versions of glibc can be told to keep."""
 
 
 def keep_freed_memory() -> None:
@@ -20,5 +23,13 @@ def keep_freed_memory() -> None:
     if sys.platform == "linux":
         adjust = getattr(ctypes.CDLL(None), "mallopt", None)
         if adjust is not None:
-            adjust(_MMAP_THRESHOLD, _KEPT_BYTES)
-            adjust(_TRIM_THRESHOLD, _KEPT_BYTES)
+            keep(adjust)
+
+
+def keep(adjust: Callable[[int, int], int]) -> None:
+    """Tell ``mallopt``, which returns 0 where it refuses a value.
+
+    Telling it about trimming alone would end glibc's own choice of thresholds, at far too low a one.
+    """
+    if adjust(_MMAP_THRESHOLD, _KEPT_BYTES) or adjust(_MMAP_THRESHOLD, _OLDER_LIMIT):
+        adjust(_TRIM_THRESHOLD, _KEPT_BYTES)

@@ -76,8 +76,16 @@ def open_output(out: Path, form: Form, *, output_format: OutputFormat) -> Iterat
 def _opened_h5ad(path: Path) -> Iterator[tuple[Any, _H5Arrays]]:
     import h5py
 
-    with h5py.File(path, "w") as file:
+    file = h5py.File(path, "w")
+    try:
         yield file, _H5Arrays()
+    except BaseException:
+        with contextlib.suppress(
+            OSError, RuntimeError
+        ):  # of a full disk, in place of the first error
+            file.close()
+        raise
+    file.close()
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from stretrieve.errors import InputError, ResourceError, StretrieveError, explain
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL_IN_WORDS = ("no space left", "disk quota exceeded")
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
@@ -34,7 +35,8 @@ def typed_os_errors(what: str) -> Iterator[None]:
         raise
     except (OSError, RuntimeError) as error:
         number = getattr(error, "errno", None)
-        if number in _FULL or "no space left" in str(error).lower():
+        said = str(error).lower()
+        if number in _FULL or any(words in said for words in _FULL_IN_WORDS):
             raise ResourceError(
                 explain(what, got="a full disk", remedy="free space and run again")
             ) from error

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from stretrieve.cli._memory import keep
+
 FAULTS = """
 import resource
 import sys
@@ -27,6 +29,32 @@ def faults(what: str) -> int:
     return int(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def glibc() -> tuple[int, ...]:
+    name, version = platform.libc_ver()
+    return tuple(map(int, version.split(".")[:2])) if name == "glibc" else ()
+
+
+@pytest.mark.skipif(glibc() < (2, 35), reason="only glibc can be told, of large blocks since 2.35")
 def test_freed_memory_is_used_again() -> None:
     assert faults("keep") < faults("give back") / 10
+
+
+@pytest.mark.parametrize(
+    ("largest", "told"),
+    [
+        (1 << 40, [(-3, 1 << 30), (-1, 1 << 30)]),
+        (32 << 20, [(-3, 32 << 20), (-1, 1 << 30)]),
+        (0, []),
+    ],
+)
+def test_trimming_is_left_alone_where_blocks_are(largest: int, told: list[tuple[int, int]]) -> None:
+    accepted = []
+
+    def mallopt(what: int, value: int) -> int:
+        if what == -3 and value > largest:
+            return 0
+        accepted.append((what, value))
+        return 1
+
+    keep(mallopt)
+    assert accepted == told
