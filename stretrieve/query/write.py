@@ -80,9 +80,7 @@ def _opened_h5ad(path: Path) -> Iterator[tuple[Any, _H5Arrays]]:
     try:
         yield file, _H5Arrays()
     except BaseException:
-        with contextlib.suppress(
-            OSError, RuntimeError
-        ):  # of a full disk, in place of the first error
+        with contextlib.suppress(OSError, RuntimeError):  # a full disk fails again here
             file.close()
         raise
     file.close()

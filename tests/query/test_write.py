@@ -6,6 +6,7 @@ import errno
 import resource
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -32,8 +33,17 @@ def small_disk():
 
 
 @pytest.mark.usefixtures("small_disk")
-def test_the_first_error_comes_out_and_no_file_is_left(tmp_path: Path) -> None:
+def test_the_first_error_comes_out_and_no_file_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "a.h5ad"
+    close = h5py.File.close
+
+    def flush_and_fail(file: h5py.File) -> None:
+        close(file)
+        raise RuntimeError("Can't decrement id ref count (unable to extend file properly)")
+
+    monkeypatch.setattr(h5py.File, "close", flush_and_fail)
     with (
         pytest.raises(OSError, match=r".") as caught,
         open_output(out, FORM, output_format=OutputFormat.H5AD) as writer,
