@@ -18,7 +18,7 @@ def keep_freed_memory() -> None:
     """Keep up to 1 GiB of freed memory in this process, where the C library is glibc.
 
     A network allocates and frees the same hundreds of megabytes in every layer. Given back to the system
-    each time, as large blocks are, they cost a tenth of the time that the network takes.
+    each time, as large blocks are, they cost time that the network could use.
     """
     if sys.platform == "linux":
         adjust = getattr(ctypes.CDLL(None), "mallopt", None)

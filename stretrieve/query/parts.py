@@ -22,7 +22,7 @@ from stretrieve.query.rows import X
 COMPRESSION_LEVEL: Final = 1
 """Of what zlib compresses."""
 _QUICK_LEVEL: Final = 2
-"""Of ISA-L, whose streams are zlib's: about as small as level 1 of zlib, in a fifth of the time."""
+"""Of ISA-L, whose streams are zlib's: about as small as level 1 of zlib, in less time."""
 SPARSE_MATRICES: Final = (X, keys.SPREAD)
 """Matrices that are stored by their non-zero values on request; the others compress to nothing."""
 

@@ -161,14 +161,9 @@ class OutputWriter:
         """Write the dense matrices of a group; groups may come in any order."""
         form = self._form
         for name in group.chunks:
-            parent = _parent(self._root, name)
-            if name not in parent:
-                array = self._arrays.create(
-                    parent, name, (form.n_rows, form.n_genes), "<f4", form.chunk
-                )
-                array.attrs.update(_ARRAY)
+            array = self._array(_parent(self._root, name), name, form.n_genes, "<f4", form.chunk)
             start = group.number * form.group_rows
-            self._arrays.put_chunks(parent[name], group, name, start, form)
+            self._arrays.put_chunks(array, group, name, start, form)
         self._there.add(group.number)
 
     def describe(self, var: pd.DataFrame, uns: Mapping[str, Any]) -> None:
@@ -212,13 +207,16 @@ class OutputWriter:
         start = group.number * form.group_rows
         for name, part in group.arrays.items():
             values: npt.NDArray[Any] = frame.local(part) if name == keys.NEIGHBOURS else part
-            if name not in obsm:
-                width = values.shape[1]
-                target = self._arrays.create(
-                    obsm, name, (form.n_rows, width), values.dtype, (form.chunk[0], width)
-                )
-                target.attrs.update(_ARRAY)
-            obsm[name][start : start + len(group)] = values
+            width = values.shape[1]
+            array = self._array(obsm, name, width, values.dtype, (form.chunk[0], width))
+            array[start : start + len(group)] = values
+
+    def _array(self, parent: Any, name: str, width: int, dtype: Any, chunk: tuple[int, int]) -> Any:
+        """Return an array of one row a patch, made when it is first asked for."""
+        if name not in parent:
+            shape = (self._form.n_rows, width)
+            self._arrays.create(parent, name, shape, dtype, chunk).attrs.update(_ARRAY)
+        return parent[name]
 
 
 def _parent(root: Any, name: str) -> Any:

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from stretrieve.cli import app
 from stretrieve.cli._memory import keep
 
 FAULTS = """
@@ -58,3 +59,12 @@ def test_trimming_is_left_alone_where_blocks_are(largest: int, told: list[tuple[
 
     keep(mallopt)
     assert accepted == told
+
+
+def test_every_command_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+    monkeypatch.setattr(app, "keep_freed_memory", lambda: told.append(True))
+    monkeypatch.setattr(sys, "argv", ["stretrieve", "--version"])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert told

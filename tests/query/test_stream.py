@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import sys
 
 import anndata as ad
 import numpy as np
@@ -11,7 +13,16 @@ import pytest
 from stretrieve import QueryEngine, QuerySettings
 from stretrieve._failpoints import CRASH_CODE
 from stretrieve.errors import OutputExistsError, ResourceError, SlideError
-from stretrieve.query import Centring, OutputSettings, Question, SpotPositions, groups, rows, stream
+from stretrieve.query import (
+    Centring,
+    OutputSettings,
+    Question,
+    SpotPositions,
+    encode,
+    groups,
+    rows,
+    stream,
+)
 from stretrieve.query.memory import is_out_of_memory
 from stretrieve.query.workfolder import work_path
 from stretrieve.query.write import OutputFormat
@@ -407,3 +418,26 @@ def test_pictures_that_cannot_be_read_fail_the_query_and_lose_nothing(
     assert part_files(out)
     engine.query_to(out, question)
     assert_same(ad.read_h5ad(out), ask(reference, question))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="priorities of threads are Linux's")
+def test_all_but_the_network_steps_back(reference, question, monkeypatch):
+    seen = {}
+
+    def watched(module, name):
+        work = getattr(module, name)
+
+        def watch(*args, **options):
+            seen[name] = os.getpriority(os.PRIO_PROCESS, 0)
+            return work(*args, **options)
+
+        monkeypatch.setattr(module, name, watch)
+
+    behind = ((patches, "_read_batch"), (encode, "looks_of_patches"), (stream, "predict_group"))
+    for module, name in behind:
+        watched(module, name)
+    watched(type(reference.embedder), "encode_once")
+    ask(reference, question)
+    before = os.getpriority(os.PRIO_PROCESS, 0)
+    assert seen.pop("encode_once") == before
+    assert seen == {name: max(10, before) for _, name in behind}

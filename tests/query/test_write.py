@@ -18,9 +18,9 @@ from stretrieve.reference.resources import typed_os_errors
 FORM = Form(n_rows=64, n_genes=1 << 16, group_rows=64)
 
 
-def incompressible(number: int) -> PackedGroup:
+def incompressible() -> PackedGroup:
     size = FORM.chunk[0] * FORM.chunk[1] * 4
-    chunk = np.random.default_rng(number).integers(0, 256, size, np.uint8)
+    chunk = np.random.default_rng(0).integers(0, 256, size, np.uint8)
     return PackedGroup(0, {"X": [chunk] * (FORM.n_genes // FORM.chunk[1])}, {}, {}, {})
 
 
@@ -48,7 +48,7 @@ def test_the_first_error_comes_out_and_no_file_is_left(
         pytest.raises(OSError, match=r".") as caught,
         open_output(out, FORM, output_format=OutputFormat.H5AD) as writer,
     ):
-        writer.put(incompressible(0))
+        writer.put(incompressible())
     assert caught.value.errno == errno.EFBIG
     assert list(tmp_path.iterdir()) == []
 
