@@ -60,6 +60,22 @@ class Kept(NamedTuple):
     least: Floats
 
 
+class _Reached(NamedTuple):
+    """Products of a panel and some queries, and which of these have products that matter.
+
+    Parameters
+    ----------
+    products
+        ``(n_query, 64)`` those of whole numbers.
+    rows, lanes
+        ``(n_query,)`` queries, and for which vectors of the panel, as bits.
+    """
+
+    products: npt.NDArray[np.int32]
+    rows: Indices
+    lanes: npt.NDArray[np.uint64]
+
+
 class _Pairs(NamedTuple):
     """Pairs of a query and a stored vector, those of one query after each other, and their scores."""
 
@@ -99,34 +115,64 @@ def keep(stored: Stored, positions: Indices, queries: Queries, k: int, kept: Kep
     first, last
         Queries ``first`` to ``last - 1``; both are multiples of 4.
     """
-    tile = np.empty((ROWS, PANEL), dtype=np.int32)
+    room = _Reached(
+        np.empty((_QUERIES, PANEL), dtype=np.int32),
+        np.empty(_QUERIES, dtype=np.int64),
+        np.empty(_QUERIES, dtype=np.uint64),
+    )
     for begin in range(first, last, _QUERIES):
+        end = min(begin + _QUERIES, last)
         for panel in range(len(stored.radii)):
-            for start in range(begin, min(begin + _QUERIES, last), ROWS):
-                multiply(stored.numbers, panel, queries.numbers, start, queries.starts, tile)
-                for row in range(ROWS):
-                    query = start + row
-                    step, length = queries.steps[query], queries.lengths[query]
-                    error = queries.errors[query] * stored.radii[panel] + _ROUNDED
-                    found = reaching(tile, row, stored.steps, stored.offsets, stored.errors, panel,
-                                     step, length, kept.least[query] - error)  # fmt: skip
-                    if found:
-                        _add(found, tile, row, stored, positions, panel, step, length, error,
-                             query, kept)  # fmt: skip
-                        if kept.counts[query] > kept.full[query]:
-                            _drop(kept, query, k)
+            n = _compare(stored, panel, queries, kept.least, begin, end, room)
+            for hit in range(n):
+                row = room.rows[hit]
+                _add(room.lanes[hit], room.products[row], stored, panel, positions, queries,
+                     begin + row, kept)  # fmt: skip
+                if kept.counts[begin + row] > kept.full[begin + row]:
+                    _drop(kept, begin + row, k)
 
 
 @compiled
-def _add(found: np.uint64, tile: npt.NDArray[np.int32], row: int, stored: Stored,
-         positions: Indices, panel: int, step: np.float32, length: np.float32, error: np.float32,
-         query: int, kept: Kept) -> None:  # fmt: skip
+def _compare(stored: Stored, panel: int, queries: Queries, least: Floats, begin: int, end: int,
+             out: _Reached) -> int:  # fmt: skip
+    """Multiply queries with a panel, and return how many of them have an upper bound that matters.
+
+    What matters is seldom and cannot be foretold: to branch on it here would have the processor throw
+    away products that it has begun.
+    """
+    n = 0
+    for start in range(begin, end, ROWS):
+        row = start - begin
+        tile = out.products[row : row + ROWS]
+        multiply(stored.numbers, panel, queries.numbers, start, queries.starts, tile)
+        for query in range(start, start + ROWS):
+            step, length = queries.steps[query], queries.lengths[query]
+            bound = least[query] - _error(queries, query, stored, panel)
+            lanes = reaching(tile, query - start, stored.steps, stored.offsets, stored.errors, panel,
+                             step, length, bound)  # fmt: skip
+            out.rows[n], out.lanes[n] = query - begin, lanes
+            n += lanes != 0
+    return n
+
+
+@compiled
+def _error(queries: Queries, query: int, stored: Stored, panel: int) -> np.float32:
+    """Return how far products may be off by what the query lost, and by single precision."""
+    error: np.float32 = queries.errors[query] * stored.radii[panel] + _ROUNDED
+    return error
+
+
+@compiled
+def _add(lanes: np.uint64, products: npt.NDArray[np.int32], stored: Stored, panel: int,
+         positions: Indices, queries: Queries, query: int, kept: Kept) -> None:  # fmt: skip
     """Add those of a panel whose bit is set."""
+    step, length = queries.steps[query], queries.lengths[query]
+    error = _error(queries, query, stored, panel)
     n = kept.counts[query]
-    while found:
-        lane = np.int64(first_bit(found))
-        found &= found - np.uint64(1)
-        product = np.float32(tile[row, lane]) * stored.steps[panel, lane] * step
+    while lanes:
+        lane = np.int64(first_bit(lanes))
+        lanes &= lanes - np.uint64(1)
+        product = np.float32(products[lane]) * stored.steps[panel, lane] * step
         product += stored.offsets[panel, lane]
         off = length * stored.errors[panel, lane] + error
         kept.positions[query, n] = positions[panel * PANEL + lane]

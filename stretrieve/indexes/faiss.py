@@ -20,7 +20,7 @@ from stretrieve.errors import ChecksumError, explain
 from stretrieve.indexes.base import Metric, SearchResult, VectorIndex, Vectors
 from stretrieve.indexes.coarse import CoarseSearch
 from stretrieve.indexes.exact import ExactIndex, Rough, blocks, check_allowed, check_k, rough_search
-from stretrieve.indexes.int8 import pays, search_from_int8
+from stretrieve.indexes.int8 import RoundedBlocks, pays, search_from_int8
 from stretrieve.indexes.recipes import IndexKind, Recipe
 from stretrieve.indexes.rescore import (
     Candidates,
@@ -59,6 +59,7 @@ class FaissIndex(VectorIndex):
         self._index = index
         self._device = on_gpus(index, recipe)
         self._coarse: CoarseSearch | None = None
+        self._rounded: RoundedBlocks | None = None
         if recipe.kind.is_inverted:
             centroids = index.quantizer.reconstruct_n(0, index.nlist)
             self._coarse = CoarseSearch(
@@ -122,10 +123,17 @@ class FaissIndex(VectorIndex):
         n_allowed = len(self) if mask is None else int(mask.sum())
         propose = self._propose(mask)
         if self._starts_in_int8(len(query), k, n_allowed):
-            return search_from_int8(self.scorer, query, k, propose, mask=mask, n_allowed=n_allowed)
+            return search_from_int8(self._round(mask), query, k, propose, n_allowed=n_allowed)
         if self.recipe.kind in (IndexKind.FLAT, IndexKind.IVF_FLAT):
             return search_exactly(self.scorer, query, k, propose, n_allowed=n_allowed)
         return self._search_proposed(query, k)
+
+    def _round(self, mask: npt.NDArray[np.bool_] | None) -> RoundedBlocks:
+        """Return the allowed vectors for 8-bit products, those of the search before where they do."""
+        rounded = self._rounded
+        if rounded is None or not rounded.allows(mask):
+            self._rounded = rounded = RoundedBlocks(self.scorer, mask)
+        return rounded
 
     def _search_proposed(self, query: Vectors, k: int) -> SearchResult:
         """Return the best of ``k * refine`` candidates that a graph or compressed codes propose."""

@@ -83,41 +83,32 @@ def is_supported() -> bool:
 
 
 def search_from_int8(
-    scorer: ExactScorer,
-    query: Vectors,
-    k: int,
-    otherwise: Candidates,
-    *,
-    mask: Mask | None,
-    n_allowed: int,
+    stored: RoundedBlocks, query: Vectors, k: int, otherwise: Candidates, *, n_allowed: int
 ) -> SearchResult:
     """Return the ``k`` best vectors for each query, by cosine.
 
     Parameters
     ----------
-    scorer
-        The stored vectors.
+    stored
+        The allowed vectors.
     query
         ``(n_query, dim)``.
     k
         Neighbours wanted.
     otherwise
         The search in single precision, for queries that have too many candidates.
-    mask
-        ``(n_vectors,)`` which vectors are allowed; all when ``None``.
     n_allowed
-        Number of those.
+        Number of allowed vectors.
     """
     found = np.full((len(query), k), -1, dtype=np.int64)
     scores = np.full((len(query), k), -np.inf)
-    stored = RoundedBlocks(scorer, mask)
     for group in _groups(len(query), k, is_one_block=stored.is_one_block):
         _search(stored, query[group], SearchResult(found[group], scores[group]))
         if (found[group, 0] < 0).mean() > _GIVE_UP:
             break
     rest = np.flatnonzero(found[:, 0] < 0)
     if len(rest):
-        again = search_exactly(scorer, query[rest], k, otherwise, n_allowed=n_allowed)
+        again = search_exactly(stored.scorer, query[rest], k, otherwise, n_allowed=n_allowed)
         found[rest], scores[rest] = again.indices, again.scores
     return SearchResult(found, scores)
 
@@ -131,7 +122,7 @@ def _groups(n_query: int, k: int, *, is_one_block: bool) -> Iterator[slice]:
 
 
 class RoundedBlocks:
-    """Allowed vectors as whole numbers, block by block; rounded once where there is but one block.
+    """Allowed vectors as whole numbers, block by block; kept where there is but one block.
 
     Parameters
     ----------
@@ -142,22 +133,27 @@ class RoundedBlocks:
     """
 
     def __init__(self, scorer: ExactScorer, mask: Mask | None) -> None:
-        self.scorer, self._mask = scorer, mask
+        self.scorer, self._mask = scorer, None if mask is None else mask.copy()
         self.centre = _centre(scorer)
         self.is_one_block = scorer.vectors.size <= _AT_ONCE
         self._kept: list[tuple[Stored, Indices]] = []
 
+    def allows(self, mask: Mask | None) -> bool:
+        """Whether these are the vectors that a mask allows."""
+        if self._mask is None or mask is None:
+            return self._mask is mask
+        return np.array_equal(self._mask, mask)
+
     def __iter__(self) -> Iterator[tuple[Stored, Indices]]:
         """Yield vectors, good until the next, and their positions."""
-        if self._kept:
-            yield from self._kept
-            return
+        if self.is_one_block and not self._kept:
+            self._kept = list(self._rounded())
+        yield from self._kept if self.is_one_block else self._rounded()
+
+    def _rounded(self) -> Iterator[tuple[Stored, Indices]]:
         space, scales = _space(self.scorer), self.scorer.stored.inverse_norms
         for block, positions in blocks(self.scorer.vectors, self._mask, rows=space.steps.size):
-            made = _packed(block, scales[positions], self.centre, space), positions
-            if self.is_one_block:
-                self._kept.append(made)
-            yield made
+            yield _packed(block, scales[positions], self.centre, space), positions
 
 
 def _search(stored: RoundedBlocks, query: Vectors, out: SearchResult) -> None:

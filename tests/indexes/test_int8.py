@@ -96,6 +96,26 @@ def test_neighbours_are_those_of_the_exact_index(eager, monkeypatch, case, share
 
 
 @made_for_it
+@pytest.mark.parametrize(("blocks", "rounded"), [("one", 4), ("many", None)])
+def test_vectors_are_rounded_anew_only_when_others_are_allowed(eager, monkeypatch, blocks, rounded):
+    calls, pack = [], int8._packed
+    monkeypatch.setattr(int8, "_packed", lambda *a: calls.append(1) or pack(*a))
+    if blocks == "one":
+        monkeypatch.setattr(int8, "_AT_ONCE", 1 << 20)
+    vectors, query = CASES["spread"]()
+    index = build_index(vectors, load_recipe("flat"), metric=Metric.COSINE)
+    exact = ExactIndex(vectors, metric=Metric.COSINE)
+    allowed = np.arange(len(vectors)) % 3 > 0
+    for step, mask in enumerate([None, None, allowed, allowed.copy(), allowed, None]):
+        if step == 4:
+            allowed[:300] = True  # the array that was given before
+        found, expected = (i.search(query, 10, allowed=mask) for i in (index, exact))
+        np.testing.assert_array_equal(found.indices, expected.indices)
+    assert len(eager) == 6
+    assert rounded is None or len(calls) == rounded
+
+
+@made_for_it
 def test_queries_with_too_many_candidates_do_not_take_the_others_with_them(monkeypatch):
     vectors = np.vstack([spread_vectors(0), np.ones((600, 100), np.float32)])
     kept, _ = kept_of(vectors, np.vstack([vectors[-3:], vectors[:2] - 1]), 10)
