@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
 from stretrieve import keys
+from stretrieve._progress import SilentProgress
 from stretrieve.query.engine import OpenQuery, QueryEngine
-from stretrieve.query.groups import MIN_ROWS, Grouping, RowGroup
+from stretrieve.query.groups import MIN_ROWS, EncodedGroup, Grouping, RowGroup
 from stretrieve.query.locate import Positions
 from stretrieve.query.output import HIRES_PX, LOWRES_PX
 from stretrieve.query.parts import COMPRESSION_LEVEL, Form, PackedGroup, pack
@@ -21,8 +24,9 @@ from stretrieve.query.question import Question
 from stretrieve.query.stream import MemoryShelf, run
 from stretrieve.query.written import OutputSettings
 
-_PILOT_GROUPS: Final = 4
-_PILOT_ROWS: Final = 2 * MIN_ROWS
+_PILOT_GROUPS: Final = 8
+"""So many that patches decoded while the first were embedded are used up in the middle."""
+_PILOT_ROWS: Final = MIN_ROWS
 _COPY_BYTES_PER_S: Final = 200e6
 _BYTES_PER_GENE: Final = 120
 _BYTES_PER_ROW: Final = 110
@@ -66,6 +70,33 @@ class QueryPlan:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
+class _Clock(SilentProgress):
+    """Notes when how much was done; of a run, of its first step, which is to embed."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._done: list[int] = []
+
+    @contextlib.contextmanager
+    def task(self, label: str, total: int | None = None) -> Iterator[_Clock]:
+        """Yield what notes a step."""
+        del label, total
+        yield _Clock() if self._times else self
+
+    def advance(self, n: int = 1, *, note: str = "") -> None:
+        """Note ``n`` more."""
+        del note
+        self._times.append(time.perf_counter())
+        self._done.append(n)
+
+    @property
+    def pace(self) -> float:
+        """Seconds that one more took in the later half."""
+        half = len(self._times) // 2
+        later = sum(self._done[half + 1 :])
+        return (self._times[-1] - self._times[half]) / later if later else 0.0
+
+
 class _PackingShelf(MemoryShelf):
     """Packs groups as a file would hold them, notes when, and forgets their values.
 
@@ -79,12 +110,19 @@ class _PackingShelf(MemoryShelf):
         super().__init__()
         self.form = form
         self.packed: list[PackedGroup] = []
-        self.times: list[float] = []
+        self.encoded_bytes = 0
+        self.clock = _Clock()
+
+    def put_encoded(self, group: EncodedGroup) -> None:
+        """Weigh what the network made of a group, which a file would hold too."""
+        super().put_encoded(group)
+        looks = () if group.looks is None else (group.looks,)
+        self.encoded_bytes += sum(part.nbytes for part in (group.values, group.status, *looks))
 
     def put(self, group: RowGroup) -> None:
         """Pack a group."""
         self.packed.append(pack(group, self.form))
-        self.times.append(time.perf_counter())
+        self.clock.advance(len(self.packed[-1]))
 
 
 def plan_query(
@@ -113,15 +151,17 @@ def plan_query(
     begun = time.perf_counter()
     with engine.open(question) as opened:
         width, height = opened.job.slide.dimensions
-        shelf = _pilot(opened, sparse=output.sparse)
-        seconds = _seconds(opened, shelf, begun)
-    per_row = sum(map(_packed_bytes, shelf.packed)) / sum(map(len, shelf.packed))
-    n = len(opened.job.positions)
+        shelf, embedding = _pilot(opened, sparse=output.sparse)
+        seconds = time.perf_counter() - begun
+    n, tried = len(opened.job.positions), sum(map(len, shelf.packed))
+    paces = embedding.pace, shelf.clock.pace
+    seconds += (n - tried) * (max(paces) if opened.job.in_one_pass else sum(paces))
+    per_row = sum(map(_packed_bytes, shelf.packed)) / tried
     n_genes = len(opened.job.genes)
     images = sum(_thumbnail_bytes(width, height, side) for side in (HIRES_PX, LOWRES_PX))
     table = n * (per_row + _BYTES_PER_ROW) + n_genes * _BYTES_PER_GENE + _FILE_BYTES
     uids = len(opened.facts.reference.spots[keys.SPOT_UID]) * 24
-    work = n * sum(map(_part_bytes, shelf.packed)) / sum(map(len, shelf.packed))
+    work = sum(map(_part_bytes, shelf.packed)) + shelf.encoded_bytes
     return QueryPlan(
         slide=question.slide.name,
         patches=n,
@@ -130,11 +170,12 @@ def plan_query(
         seconds=seconds + table / _COPY_BYTES_PER_S,
         memory_bytes=_memory(opened, per_row),
         output_bytes=int(table + images + uids),
-        work_bytes=int(work),
+        work_bytes=int(n * work / tried),
     )
 
 
-def _pilot(opened: OpenQuery, *, sparse: bool) -> _PackingShelf:
+def _pilot(opened: OpenQuery, *, sparse: bool) -> tuple[_PackingShelf, _Clock]:
+    """Predict some patches; return what came of it, and how embedding went."""
     job = opened.job
     rows = min(_PILOT_ROWS, job.grouping.rows)
     n = min(len(job.positions), _PILOT_GROUPS * rows)
@@ -144,16 +185,9 @@ def _pilot(opened: OpenQuery, *, sparse: bool) -> _PackingShelf:
     grouping = Grouping(len(chosen), rows)
     shelf = _PackingShelf(Form.of(grouping, len(job.genes), is_sparse=sparse))
     settings = replace(job.settings, batch_size=min(job.settings.batch_size, rows))
-    run(replace(job, positions=part, grouping=grouping, settings=settings), shelf)
-    return shelf
-
-
-def _seconds(opened: OpenQuery, shelf: _PackingShelf, begun: float) -> float:
-    """Time to the first group, and from there on the pace of the following ones."""
-    n, first = len(opened.job.positions), len(shelf.packed[0])
-    later = sum(map(len, shelf.packed[1:]))
-    pace = (shelf.times[-1] - shelf.times[0]) / later if later else 0.0
-    return shelf.times[0] - begun + pace * (n - first)
+    pilot, clock = replace(job, positions=part, grouping=grouping, settings=settings), _Clock()
+    run(pilot, shelf, meanwhile=opened.facts.pictures.read, progress=clock)
+    return shelf, clock
 
 
 def _packed_bytes(group: PackedGroup) -> int:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import anndata as ad
 import numpy as np
@@ -10,9 +11,12 @@ from PIL import Image
 
 from stretrieve import QueryEngine, QuerySettings
 from stretrieve.errors import GenePanelError, InputError, OutputExistsError, SheetError
-from stretrieve.query import OutputSettings, Question
+from stretrieve.query import OutputSettings, Question, stream
+from stretrieve.query import plan as plan_module
+from stretrieve.query.memory import ThriftyEncoder
 from stretrieve.query.plan import plan_query
 from stretrieve.query.question import read_genes
+from stretrieve.query.settings import Centring
 from stretrieve.query.sheet import Outcome, plan_sheet, query_sheet, read_slide_sheet
 from stretrieve.query.write import OutputFormat
 from tests.query.interrupted import CONTEXT
@@ -166,6 +170,40 @@ def test_a_plan_foretells_patches_bytes_and_memory(reference, sections, tmp_path
     assert plan.output_bytes == pytest.approx(out.stat().st_size, rel=0.25)
     assert plan.memory_bytes == pytest.approx(peak, rel=0.25)
     assert plan.seconds > 0
+
+
+@pytest.mark.parametrize(
+    ("centring", "embed_s", "predict_s", "apart"),
+    [("none", 3.0, 0.0, 0.01), ("none", 0.0, 2.0, 0.35), ("both", 3.0, 2.0, 0.01)],
+)
+def test_a_plan_counts_embedding_and_predicting(
+    reference, sections, tmp_path, monkeypatch, centring, embed_s, predict_s, apart
+):
+    """By a clock that only these move, by so many seconds a patch.
+
+    Where embedding waits for predictions, it goes on in leaps.
+    """
+    now = [0.0]
+    monkeypatch.setattr(plan_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def cost(module, name, seconds, size):
+        work = getattr(module, name)
+
+        def working(*arguments, **options):
+            now[0] += seconds * size(*arguments)
+            return work(*arguments, **options)
+
+        monkeypatch.setattr(module, name, working)
+
+    cost(ThriftyEncoder, "__call__", embed_s, lambda _, batch: len(batch))
+    cost(stream, "predict_group", predict_s, lambda _, group, *__: len(group.status))
+    picture = np.tile(np.asarray(Image.open(sections[3].image)), (3, 3, 1))
+    Image.fromarray(picture).save(tmp_path / "slide.png")
+    settings = dataclasses.replace(SETTINGS, centring=Centring(centring))
+    question = Question(tmp_path / "slide.png", mpp=5.0)
+    plan = plan_query(QueryEngine(reference, settings=settings), question)
+    assert plan.patches > 250  # twice the pilot and more
+    assert plan.seconds == pytest.approx(plan.patches * (embed_s + predict_s), rel=apart)
 
 
 def test_a_plan_of_a_sheet(engine, slides):
