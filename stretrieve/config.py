@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from stretrieve.errors import ConfigError, explain
 
 S = TypeVar("S")
+Choice = TypeVar("Choice", bound=Enum)
 
 
 def settings_to_dict(settings: Any) -> dict[str, Any]:
@@ -53,6 +54,65 @@ def settings_from_dict(cls: type[S], data: Mapping[str, Any], *, where: str = ""
     if faults:
         raise ConfigError("; ".join(faults))
     return cls(**values)
+
+
+def take_choices(settings: Any) -> None:
+    """Put choices in the place of their names, in a dataclass's ``__post_init__``.
+
+    Choices are compared by identity, which a name given in Python, as in ``centring="none"``, is not.
+
+    Parameters
+    ----------
+    settings
+        A dataclass, frozen or not.
+
+    Raises
+    ------
+    ConfigError
+        With every name that is not one of a choice.
+    """
+    faults: list[str] = []
+    for name, hint in _choices(type(settings)).items():
+        try:
+            object.__setattr__(settings, name, _coerce(hint, getattr(settings, name), name))
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
+def choice(kind: type[Choice], value: object, name: str) -> Choice:
+    """Return the choice that is meant by itself or by its name.
+
+    Parameters
+    ----------
+    kind
+        The choices.
+    value
+        One of them, or its name.
+    name
+        What is chosen, for the message.
+
+    Raises
+    ------
+    ConfigError
+        When it is neither.
+    """
+    try:
+        return kind(value)
+    except ValueError as error:
+        known = ", ".join(str(member.value) for member in kind)
+        raise _wrong(name, value, f"one of {known}") from error
+
+
+def _choices(cls: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+    return {
+        name: hint
+        for name, hint in fields.items()
+        if any(isinstance(o, type) and issubclass(o, Enum) for o in (hint, *typing.get_args(hint)))
+    }
 
 
 def _collect(cls: type, data: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Any]:
@@ -119,11 +179,7 @@ def _coerce_class(hint: type, value: Any, path: str) -> Any:
             raise _wrong(path, value, "a table of settings")
         return settings_from_dict(hint, value, where=path)
     if issubclass(hint, Enum):
-        try:
-            return hint(value)
-        except ValueError as error:
-            choices = ", ".join(str(member.value) for member in hint)
-            raise _wrong(path, value, f"one of {choices}") from error
+        return choice(hint, value, path)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

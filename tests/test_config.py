@@ -1,10 +1,17 @@
-from dataclasses import dataclass, field
-from enum import StrEnum
+import importlib
+import pkgutil
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import Enum, StrEnum
 
+import numpy as np
 import pytest
 
+import stretrieve
+from stretrieve import QuerySettings
 from stretrieve.config import settings_from_dict, settings_to_dict
 from stretrieve.errors import ConfigError
+from stretrieve.indexes import ExactIndex
+from stretrieve.indexes.recipes import IndexKind, Recipe
 
 
 class Colour(StrEnum):
@@ -53,3 +60,44 @@ def test_every_fault_is_reported_at_once_with_its_path():
 def test_wrong_type_for_a_whole_number(value):
     with pytest.raises(ConfigError, match="count"):
         settings_from_dict(Outer, {"count": value})
+
+
+def _settings_with_choices():
+    """Return every class of settings of the package, with its choices."""
+    for module in pkgutil.walk_packages(stretrieve.__path__, "stretrieve."):
+        if module.name.endswith("__main__"):
+            continue
+        for name, cls in vars(importlib.import_module(module.name)).items():
+            if not (isinstance(cls, type) and is_dataclass(cls) and cls.__module__ == module.name):
+                continue
+            if name.endswith("Settings"):
+                chosen = {f.name: f.default for f in fields(cls) if isinstance(f.default, Enum)}
+                if chosen:
+                    yield cls, chosen
+
+
+def test_names_of_choices_serve_as_choices():
+    """They are compared by identity."""
+    classes = list(_settings_with_choices())
+    assert len(classes) >= 13
+    for cls, chosen in classes:
+        for name, default in chosen.items():
+            made = cls(**{name: default.value})
+            assert getattr(made, name) is default, (cls, name)
+            with pytest.raises(
+                ConfigError, match=f"'{name}'.*'nonsense'.*one of .*{default.value}"
+            ):
+                cls(**{name: "nonsense"})
+
+
+def test_every_wrong_name_is_reported_at_once():
+    with pytest.raises(ConfigError, match=r"'modality'.*fused.*'centring'.*none, section, both"):
+        QuerySettings(centring="slide", modality="text", compat="bleep")
+
+
+def test_indexes_take_names():
+    assert Recipe(kind="flat", description="mine").kind is IndexKind.FLAT
+    vectors = np.eye(4, dtype=np.float32)
+    assert ExactIndex(3 * vectors, metric="cosine").search(vectors, 1).scores.max() == 1
+    with pytest.raises(ConfigError, match=r"'metric'.*'cos'.*cosine, dot, euclidean"):
+        ExactIndex(vectors, metric="cos")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
+from stretrieve.config import take_choices
 from stretrieve.errors import ConfigError, explain
 from stretrieve.models.encoders import EncoderSettings
 from stretrieve.models.joint import JointSettings
@@ -126,6 +127,7 @@ class BimodalSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        take_choices(self)
         for name in ("patch_px", "n_genes", "dim"):
             if getattr(self, name) < 1:
                 raise ConfigError(explain(name, got=getattr(self, name), expected="1 or more"))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
-from stretrieve.config import settings_from_dict, settings_to_dict
+from stretrieve.config import settings_from_dict, settings_to_dict, take_choices
 from stretrieve.embedders.bimodal import BimodalEmbedder
 from stretrieve.embedders.bimodal_settings import BimodalSettings, Head, TrainingRates
 from stretrieve.embedders.presets import find_preset
@@ -63,6 +63,7 @@ class FrozenSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        take_choices(self)
         if self.preset and self.encoder.backbone != EncoderSettings().backbone:
             raise ConfigError(
                 explain(

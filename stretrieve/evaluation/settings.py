@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from stretrieve.config import take_choices
 from stretrieve.errors import ConfigError, explain
 from stretrieve.training import TrainSettings
 
@@ -88,6 +89,7 @@ class EvaluationSettings:
     workers: int = 1
 
     def __post_init__(self) -> None:
+        take_choices(self)
         lows = {"n_genes": 1, "top_k": 1, "workers": 1, "compat_epochs": 0}
         faults = [
             explain(name, got=getattr(self, name), expected=f"{low} or more")

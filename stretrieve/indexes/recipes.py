@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from stretrieve.config import settings_from_dict
+from stretrieve.config import settings_from_dict, take_choices
 from stretrieve.errors import ConfigError, UnknownNameError, explain
 
 AUTO = "auto"
@@ -74,6 +74,7 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        take_choices(self)
         for name, low in (("n_lists", 0), ("nprobe", 1), ("pq_bytes", 1), ("refine", 1)):
             if getattr(self, name) < low:
                 raise ConfigError(

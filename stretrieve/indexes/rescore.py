@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from stretrieve.config import choice
 from stretrieve.errors import ShapeError, explain
 from stretrieve.indexes.base import Metric, SearchResult, Vectors
 
@@ -57,7 +58,7 @@ class ExactScorer:
             )
         self.vectors = np.ascontiguousarray(vectors).view()
         self.vectors.flags.writeable = False  # of one type, for which there is machine code
-        self.metric = metric
+        self.metric = choice(Metric, metric, "metric")
 
     @cached_property
     def norms(self) -> npt.NDArray[np.float64]:

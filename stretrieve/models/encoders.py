@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from stretrieve.config import take_choices
 from stretrieve.errors import ConfigError, EmbedderMismatchError, ShapeError, explain
 from stretrieve.models.colour import colour_statistics
 from stretrieve.models.towers import Tower, build_tower
@@ -79,6 +80,7 @@ class EncoderSettings:
     licence: str = ""
 
     def __post_init__(self) -> None:
+        take_choices(self)
         if self.image_px is not None and self.image_px < 1:
             raise ConfigError(explain("image_px", got=self.image_px, expected="1 or more"))
         if self.std is not None and min(self.std) <= 0:

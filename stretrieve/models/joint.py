@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from stretrieve.config import take_choices
 from stretrieve.errors import ConfigError, ShapeError, explain
 from stretrieve.models.kernels import MAX_SPOTS, PENALTIES, Kernel, fixed_sample, kernels
 
@@ -59,6 +60,7 @@ class JointSettings:
     alpha: float | None = None
 
     def __post_init__(self) -> None:
+        take_choices(self)
         if self.n_components < 1:
             raise ConfigError(explain("n_components", got=self.n_components, expected="1 or more"))
         if self.alpha is not None and not self.alpha > 0:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from stretrieve.config import take_choices
 from stretrieve.errors import ConfigError, ShapeError, explain
 
 
@@ -52,6 +53,7 @@ class ContrastiveSettings:
     transpose_target: bool = False
 
     def __post_init__(self) -> None:
+        take_choices(self)
         for name in ("tau_logits", "tau_target"):
             if not getattr(self, name) > 0:
                 raise ConfigError(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any, Final, Self
 
+from stretrieve.config import take_choices
 from stretrieve.errors import ConfigError, explain
 from stretrieve.query.weights import WeightScheme
 
@@ -154,6 +155,7 @@ class RetrievalSettings:
     compat: Compat | None = None
 
     def __post_init__(self) -> None:
+        take_choices(self)
         _refuse(self._faults())
 
     def _faults(self) -> list[Fault]:

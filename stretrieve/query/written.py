@@ -12,6 +12,7 @@ import pandas as pd
 from stretrieve import keys
 from stretrieve._files import canonical_json, sha256_text
 from stretrieve._progress import SILENT, Progress
+from stretrieve.config import take_choices
 from stretrieve.errors import OutputExistsError, explain
 from stretrieve.query.encode import check_failures
 from stretrieve.query.export import write_spatialdata
@@ -45,6 +46,9 @@ class OutputSettings:
 
     format: OutputFormat = OutputFormat.H5AD
     sparse: bool = False
+
+    def __post_init__(self) -> None:
+        take_choices(self)
 
     def digest(self, query: str) -> str:
         """Return the digest of a query stored in this way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from stretrieve.config import take_choices
 from stretrieve.errors import ConfigError, explain
 
 
@@ -109,6 +110,7 @@ class TrainSettings:
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        take_choices(self)
         lows = {
             "epochs": 0,
             "batch_size": 2,
