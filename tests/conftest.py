@@ -11,9 +11,13 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _interrupts_are_heard() -> None:
-    """A shell hands "ignore interrupts" to what it runs in the background, and so on to children."""
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Hear interrupts in every test, and in all that its fixtures start.
+
+    A shell hands "ignore interrupts" to what it runs in the background, and so on to children; the
+    command line ignores them once its outcome is settled.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
