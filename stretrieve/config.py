@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -72,7 +73,8 @@ def take_choices(settings: Any) -> None:
         With every name that is not one of a choice.
     """
     faults: list[str] = []
-    for name, hint in _choices(type(settings)).items():
+    cls: Any = type(settings)
+    for name, hint in _choices(cls).items():
         try:
             object.__setattr__(settings, name, _coerce(hint, getattr(settings, name), name))
         except ConfigError as error:
@@ -105,14 +107,22 @@ def choice(kind: type[Choice], value: object, name: str) -> Choice:
         raise _wrong(name, value, f"one of {known}") from error
 
 
+@functools.cache
 def _choices(cls: Any) -> dict[str, Any]:
-    hints = typing.get_type_hints(cls)
-    fields = {f.name: hints[f.name] for f in dataclasses.fields(cls)}
-    return {
-        name: hint
-        for name, hint in fields.items()
-        if any(isinstance(o, type) and issubclass(o, Enum) for o in (hint, *typing.get_args(hint)))
-    }
+    """Return the types of the fields that are choices; those of a parent if a subclass's are unknown."""
+    names = [f.name for f in dataclasses.fields(cls)]
+    for kind in cls.__mro__:
+        try:
+            hints = typing.get_type_hints(kind)
+        except NameError:  # imported for type checkers alone
+            continue
+        return {name: hints[name] for name in names if _is_choice(hints.get(name))}
+    return {}
+
+
+def _is_choice(hint: Any) -> bool:
+    options = (hint, *typing.get_args(hint))
+    return any(isinstance(option, type) and issubclass(option, Enum) for option in options)
 
 
 def _collect(cls: type, data: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from stretrieve.config import settings_from_dict, settings_to_dict
 from stretrieve.errors import ConfigError
 from stretrieve.indexes import ExactIndex
 from stretrieve.indexes.recipes import IndexKind, Recipe
+from stretrieve.training.settings import TrainSettings
 
 
 class Colour(StrEnum):
@@ -93,6 +94,16 @@ def test_names_of_choices_serve_as_choices():
 def test_every_wrong_name_is_reported_at_once():
     with pytest.raises(ConfigError, match=r"'modality'.*fused.*'centring'.*none, section, both"):
         QuerySettings(centring="slide", modality="text", compat="bleep")
+
+
+def test_settings_of_a_plugin_whose_types_are_unknown_here():
+    @dataclass(frozen=True)
+    class Mine(TrainSettings):
+        folder: "Unknown" = None  # noqa: F821
+
+    assert Mine(monitor=TrainSettings().monitor.value).monitor is TrainSettings().monitor
+    with pytest.raises(ConfigError, match="'monitor'"):
+        Mine(monitor="nonsense")
 
 
 def test_indexes_take_names():

@@ -25,7 +25,9 @@ from stretrieve.query.stream import MemoryShelf, run
 from stretrieve.query.written import OutputSettings
 
 _PILOT_GROUPS: Final = 8
-"""So many that patches decoded while the first were embedded are used up in the middle."""
+_PILOT_TURNS: Final = 4
+"""So many groups, and so many to each process or device, that patches decoded while the first were
+embedded are used up in the middle."""
 _PILOT_ROWS: Final = MIN_ROWS
 _COPY_BYTES_PER_S: Final = 200e6
 _BYTES_PER_GENE: Final = 120
@@ -89,12 +91,16 @@ class _Clock(SilentProgress):
         self._times.append(time.perf_counter())
         self._done.append(n)
 
-    @property
-    def pace(self) -> float:
-        """Seconds that one more took in the later half."""
-        half = len(self._times) // 2
-        later = sum(self._done[half + 1 :])
-        return (self._times[-1] - self._times[half]) / later if later else 0.0
+    def pace(self, lanes: int) -> float:
+        """Return the seconds that one more took in the later half.
+
+        Parameters
+        ----------
+        lanes
+            How many come at about the same time: whole turns of so many are timed.
+        """
+        n = len(self._times) // 2 // lanes * lanes
+        return (self._times[-1] - self._times[-1 - n]) / sum(self._done[-n:]) if n else 0.0
 
 
 class _PackingShelf(MemoryShelf):
@@ -130,8 +136,9 @@ def plan_query(
 ) -> QueryPlan:
     """Predict patches, time, memory and bytes of a query, and write nothing.
 
-    Patches are counted exactly. A pilot of up to 128 of them, from all over the slide, goes through the
-    same path and is timed and weighed; it takes as long as so many patches do.
+    Patches are counted exactly. A pilot of up to 128 of them, from all over the slide, or 64 for each
+    decoding process or device if there are more than two, goes through the same path and is timed and
+    weighed; it takes as long as so many patches do.
 
     Parameters
     ----------
@@ -154,7 +161,7 @@ def plan_query(
         shelf, embedding = _pilot(opened, sparse=output.sparse)
         seconds = time.perf_counter() - begun
     n, tried = len(opened.job.positions), sum(map(len, shelf.packed))
-    paces = embedding.pace, shelf.clock.pace
+    paces = [clock.pace(_lanes(opened)) for clock in (embedding, shelf.clock)]
     seconds += (n - tried) * (max(paces) if opened.job.in_one_pass else sum(paces))
     per_row = sum(map(_packed_bytes, shelf.packed)) / tried
     n_genes = len(opened.job.genes)
@@ -174,11 +181,17 @@ def plan_query(
     )
 
 
+def _lanes(opened: OpenQuery) -> int:
+    """Return how many batches are decoded, or embedded, side by side."""
+    return max(opened.job.settings.workers, len(opened.job.embedders))
+
+
 def _pilot(opened: OpenQuery, *, sparse: bool) -> tuple[_PackingShelf, _Clock]:
     """Predict some patches; return what came of it, and how embedding went."""
     job = opened.job
     rows = min(_PILOT_ROWS, job.grouping.rows)
-    n = min(len(job.positions), _PILOT_GROUPS * rows)
+    groups = max(_PILOT_GROUPS, _PILOT_TURNS * _lanes(opened))
+    n = min(len(job.positions), groups * rows)
     chosen = np.unique(np.linspace(0, len(job.positions) - 1, n).astype(np.int64))
     whole = job.positions
     part = Positions(whole.names[chosen], whole.xy[chosen], whole.tissue_fraction[chosen])

@@ -14,9 +14,9 @@ from stretrieve.errors import GenePanelError, InputError, OutputExistsError, She
 from stretrieve.query import OutputSettings, Question, stream
 from stretrieve.query import plan as plan_module
 from stretrieve.query.memory import ThriftyEncoder
+from stretrieve.query.output import Pictures
 from stretrieve.query.plan import plan_query
 from stretrieve.query.question import read_genes
-from stretrieve.query.settings import Centring
 from stretrieve.query.sheet import Outcome, plan_sheet, query_sheet, read_slide_sheet
 from stretrieve.query.write import OutputFormat
 from tests.query.interrupted import CONTEXT
@@ -172,38 +172,89 @@ def test_a_plan_foretells_patches_bytes_and_memory(reference, sections, tmp_path
     assert plan.seconds > 0
 
 
+@pytest.fixture
+def costs(monkeypatch):
+    """Let work take time of a plan's clock, which nothing else moves."""
+    now = [0.0]
+    monkeypatch.setattr(plan_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def cost(owner, name, seconds):
+        work = getattr(owner, name)
+
+        def working(*arguments, **options):
+            now[0] += seconds(*arguments)
+            return work(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, working)
+
+    return cost
+
+
+@pytest.fixture(scope="module")
+def large_slide(sections, tmp_path_factory):
+    path = tmp_path_factory.mktemp("large") / "slide.png"
+    picture = np.tile(np.asarray(Image.open(sections[3].image)), (3, 3, 1))
+    Image.fromarray(picture).save(path)
+    return Question(path, mpp=5.0)
+
+
+def plan_of(reference, question, **settings):
+    engine = QueryEngine(reference, settings=dataclasses.replace(SETTINGS, **settings))
+    plan = plan_query(engine, question)
+    assert plan.patches > 1000  # many more than the pilot's
+    return plan
+
+
 @pytest.mark.parametrize(
     ("centring", "embed_s", "predict_s", "apart"),
     [("none", 3.0, 0.0, 0.01), ("none", 0.0, 2.0, 0.35), ("both", 3.0, 2.0, 0.01)],
 )
 def test_a_plan_counts_embedding_and_predicting(
-    reference, sections, tmp_path, monkeypatch, centring, embed_s, predict_s, apart
+    reference, large_slide, costs, centring, embed_s, predict_s, apart
 ):
-    """By a clock that only these move, by so many seconds a patch.
-
-    Where embedding waits for predictions, it goes on in leaps.
-    """
-    now = [0.0]
-    monkeypatch.setattr(plan_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-
-    def cost(module, name, seconds, size):
-        work = getattr(module, name)
-
-        def working(*arguments, **options):
-            now[0] += seconds * size(*arguments)
-            return work(*arguments, **options)
-
-        monkeypatch.setattr(module, name, working)
-
-    cost(ThriftyEncoder, "__call__", embed_s, lambda _, batch: len(batch))
-    cost(stream, "predict_group", predict_s, lambda _, group, *__: len(group.status))
-    picture = np.tile(np.asarray(Image.open(sections[3].image)), (3, 3, 1))
-    Image.fromarray(picture).save(tmp_path / "slide.png")
-    settings = dataclasses.replace(SETTINGS, centring=Centring(centring))
-    question = Question(tmp_path / "slide.png", mpp=5.0)
-    plan = plan_query(QueryEngine(reference, settings=settings), question)
-    assert plan.patches > 250  # twice the pilot and more
+    """Where embedding waits for predictions, it goes on in leaps."""
+    costs(ThriftyEncoder, "__call__", lambda _, batch: embed_s * len(batch))
+    costs(stream, "predict_group", lambda _, group, *__: predict_s * len(group.status))
+    plan = plan_of(reference, large_slide, centring=centring)
     assert plan.seconds == pytest.approx(plan.patches * (embed_s + predict_s), rel=apart)
+
+
+def test_a_plan_does_not_count_on_what_was_decoded_ahead(reference, large_slide, costs):
+    done = iter([0.0, 0.0, 0.0])
+    costs(ThriftyEncoder, "__call__", lambda _, batch: next(done, 1.0 * len(batch)))
+    plan = plan_of(reference, large_slide)
+    assert plan.seconds == pytest.approx(plan.patches - 48, rel=0.01)
+
+
+def test_a_plan_counts_pictures_once_and_what_is_kept_of_all_patches(reference, large_slide, costs):
+    plain = plan_of(reference, large_slide)
+    costs(Pictures, "read", lambda _: 500.0)
+    plan = plan_of(reference, large_slide, centring="both")
+    assert plan.seconds == pytest.approx(500, rel=0.01)
+    dim = reference.embedder.dim
+    assert plan.work_bytes - plain.work_bytes > 0.9 * 4 * dim * plan.patches
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8])
+def test_the_pace_of_what_comes_in_turns(monkeypatch, lanes):
+    times = iter([10.0 * (1 + i // lanes) for i in range(plan_module._PILOT_TURNS * max(lanes, 2))])
+    monkeypatch.setattr(plan_module, "time", SimpleNamespace(perf_counter=times.__next__))
+    clock = plan_module._Clock()
+    for _ in range(plan_module._PILOT_TURNS * max(lanes, 2)):
+        clock.advance(16)
+    assert clock.pace(lanes) == pytest.approx(10 / (16 * lanes))
+
+
+def test_a_pilot_is_long_enough_for_every_process(reference, large_slide, monkeypatch):
+    tried, run = [], plan_module.run
+    monkeypatch.setattr(
+        plan_module,
+        "run",
+        lambda job, *a, **b: tried.append(len(job.positions)) or run(job, *a, **b),
+    )
+    for workers in (1, 2, 4):
+        plan_of(reference, large_slide, workers=workers)
+    assert tried == [128, 128, 256]
 
 
 def test_a_plan_of_a_sheet(engine, slides):
