@@ -83,7 +83,7 @@ def take_choices(settings: Any) -> None:
         raise ConfigError("; ".join(faults))
 
 
-def choice(kind: type[Choice], value: object, name: str) -> Choice:
+def choice(kind: type[Choice], value: object, what: str) -> Choice:
     """Return the choice that is meant by itself or by its name.
 
     Parameters
@@ -92,7 +92,7 @@ def choice(kind: type[Choice], value: object, name: str) -> Choice:
         The choices.
     value
         One of them, or its name.
-    name
+    what
         What is chosen, for the message.
 
     Raises
@@ -104,7 +104,7 @@ def choice(kind: type[Choice], value: object, name: str) -> Choice:
         return kind(value)
     except ValueError as error:
         known = ", ".join(str(member.value) for member in kind)
-        raise _wrong(name, value, f"one of {known}") from error
+        raise ConfigError(explain(what, got=repr(value), expected=f"one of {known}")) from error
 
 
 @functools.cache
@@ -189,7 +189,7 @@ def _coerce_class(hint: type, value: Any, path: str) -> Any:
             raise _wrong(path, value, "a table of settings")
         return settings_from_dict(hint, value, where=path)
     if issubclass(hint, Enum):
-        return choice(hint, value, path)
+        return choice(hint, value, f"setting {path!r}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

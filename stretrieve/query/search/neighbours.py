@@ -8,6 +8,7 @@ import numpy as np
 
 from stretrieve import keys
 from stretrieve._progress import SILENT, Progress
+from stretrieve.config import choice
 from stretrieve.errors import ConfigError, explain
 from stretrieve.query.search.hits import Hits
 from stretrieve.query.search.pool import Indices, Mask, ReferencePool, check_any
@@ -52,7 +53,7 @@ def search_spots(
     InputError
         When the filters and exclusions leave nothing to search among.
     """
-    side, exclude = Side.of(target), Exclusion.of(exclude)
+    side, exclude = choice(Side, target, "side"), choice(Exclusion, exclude, "exclusion")
     if top_k < 1:
         raise ConfigError(explain("top_k", got=top_k, expected="1 or more"))
     allowed = pool.allowed(where)

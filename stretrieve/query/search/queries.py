@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from stretrieve import keys
 from stretrieve._progress import SILENT, Progress
+from stretrieve.config import choice
 from stretrieve.embedders.base import Embedder
 from stretrieve.errors import InputError, ShapeError, explain
 from stretrieve.query.encode import encode_slide
@@ -125,7 +126,7 @@ def query_vectors(
     if array.ndim != 2 or array.shape[1] != dim:
         raise ShapeError(explain("query vectors", got=array.shape, expected=f"(n_query, {dim})"))
     named = names if names is not None else [f"q{i}" for i in range(len(array))]
-    return _query(named, array, Side.of(modality), patient=patient)
+    return _query(named, array, choice(Side, modality, "side"), patient=patient)
 
 
 def query_stored(
@@ -158,7 +159,7 @@ def query_stored(
         raise InputError(explain("spots to ask with", got="none", expected="one or more"))
     source, positions = pool.find(uids)
     rows = pool.metadata(source, positions)
-    side = Side.of(modality)
+    side = choice(Side, modality, "side")
     return SpotQuery(
         np.array(uids, dtype=object),
         pool.embeddings(side.value, source, positions),

@@ -13,6 +13,7 @@ import pandas as pd
 from stretrieve import keys
 from stretrieve._files import sha256_text
 from stretrieve._progress import SILENT, Progress
+from stretrieve.config import choice
 from stretrieve.errors import ConfigError, InputError, explain
 from stretrieve.query.search.pool import Indices, Mask, ReferencePool, check_any
 from stretrieve.query.search.queries import SpotQuery
@@ -173,8 +174,8 @@ def match_sections(
     Hochberg over the sections.
     """
     settings = settings or MatchSettings()
-    side = query.modality if target is None else Side.of(target)
-    allowed = _not_own(pool, query, pool.allowed(where), Exclusion.of(exclude))
+    side = query.modality if target is None else choice(Side, target, "side")
+    allowed = _not_own(pool, query, pool.allowed(where), choice(Exclusion, exclude, "exclusion"))
     candidates, small = _candidates(pool, allowed, settings.min_spots)
     if len(query) < settings.min_spots or not candidates:
         got = f"{len(query)} in the query, {len(candidates)} sections with enough"

@@ -3,38 +3,16 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
-
-from stretrieve.errors import ConfigError, explain
 
 
-class _Choice(StrEnum):
-    @classmethod
-    def of(cls, value: str) -> Self:
-        """Return the member of this name.
-
-        Raises
-        ------
-        ConfigError
-            When there is none.
-        """
-        try:
-            return cls(value)
-        except ValueError as error:
-            choices = " or ".join(member.value for member in cls)
-            raise ConfigError(
-                explain(cls.__name__.lower(), got=repr(value), expected=choices)
-            ) from error
-
-
-class Side(_Choice):
+class Side(StrEnum):
     """The side of the embedder that made a vector."""
 
     IMAGE = "image"
     EXPRESSION = "expression"
 
 
-class Exclusion(_Choice):
+class Exclusion(StrEnum):
     """What of a query's own is never an answer, as far as the query says where it is from."""
 
     PATIENT = "patient"
