@@ -116,14 +116,7 @@ class _PackingShelf(MemoryShelf):
         super().__init__()
         self.form = form
         self.packed: list[PackedGroup] = []
-        self.encoded_bytes = 0
         self.clock = _Clock()
-
-    def put_encoded(self, group: EncodedGroup) -> None:
-        """Weigh what the network made of a group, which a file would hold too."""
-        super().put_encoded(group)
-        looks = () if group.looks is None else (group.looks,)
-        self.encoded_bytes += sum(part.nbytes for part in (group.values, group.status, *looks))
 
     def put(self, group: RowGroup) -> None:
         """Pack a group."""
@@ -168,7 +161,8 @@ def plan_query(
     images = sum(_thumbnail_bytes(width, height, side) for side in (HIRES_PX, LOWRES_PX))
     table = n * (per_row + _BYTES_PER_ROW) + n_genes * _BYTES_PER_GENE + _FILE_BYTES
     uids = len(opened.facts.reference.spots[keys.SPOT_UID]) * 24
-    work = sum(map(_part_bytes, shelf.packed)) + shelf.encoded_bytes
+    work = sum(map(_part_bytes, shelf.packed))
+    work += sum(_encoded_bytes(shelf.take_encoded(number)) for number in shelf.encoded())
     return QueryPlan(
         slide=question.slide.name,
         patches=n,
@@ -218,6 +212,11 @@ def _part_bytes(group: PackedGroup) -> int:
     total += sum(r.data.nbytes + r.indices.nbytes for r in group.rows.values())
     total += sum(values.nbytes for values in group.arrays.values())
     return int(total + sum(values.nbytes for values in group.columns.values()))
+
+
+def _encoded_bytes(group: EncodedGroup) -> int:
+    looks = () if group.looks is None else (group.looks,)
+    return sum(part.nbytes for part in (group.values, group.status, *looks))
 
 
 def _zipped(values: np.ndarray) -> int:
