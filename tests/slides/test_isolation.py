@@ -20,7 +20,7 @@ from stretrieve.specs import PatchSpec, PatchView
 from tests.slides.pictures import tissue_picture, write_pyramid
 
 SPEC = PatchSpec((PatchView(32, 0.5),))
-QUICK = ReaderLimits(open_timeout_s=20, read_timeout_s=4)
+QUICK = ReaderLimits(open_timeout_s=5, read_timeout_s=1.5)
 CENTRES = np.stack(np.meshgrid(np.arange(32, 600, 64), np.arange(32, 400, 64)), -1).reshape(-1, 2)
 
 
@@ -259,7 +259,7 @@ def test_a_script_without_main_guard_works(pyramid: Path, tmp_path: Path) -> Non
 
 
 def test_a_dead_reader_says_what_it_died_of(pyramid: Path) -> None:
-    reader = ReaderProcess(pyramid, timeout_s=30)
+    reader = ReaderProcess(pyramid, timeout_s=5)
     os.kill(reader.pid, signal.SIGSEGV)
     with pytest.raises(DeadReaderError, match="SIGSEGV"):
         reader.request([])
