@@ -219,11 +219,19 @@ def test_a_plan_counts_embedding_and_predicting(
     assert plan.seconds == pytest.approx(plan.patches * (embed_s + predict_s), rel=0.01)
 
 
-def test_a_plan_waits_for_predictions_that_are_slower(reference, large_slide, costs):
-    """Embedding goes on in leaps then, of up to half of what is timed."""
-    costs(stream, "predict_group", lambda _, group, *__: 2.0 * len(group.status))
-    plan = plan_of(reference, large_slide)
-    assert 0.99 <= plan.seconds / (2.0 * plan.patches) < 1.6
+@pytest.mark.usefixtures("costs")  # nothing else takes time
+@pytest.mark.parametrize(
+    ("centring", "paces", "each_s"),
+    [("none", (1.0, 2.0), 2.0), ("none", (2.0, 1.0), 2.0), ("both", (2.0, 1.0), 3.0)],
+)
+def test_a_plan_goes_at_the_pace_of_the_slower_or_of_both(
+    reference, large_slide, monkeypatch, centring, paces, each_s
+):
+    """Embedding and predicting; one after the other where the whole slide has to be seen."""
+    taken = iter(paces)
+    monkeypatch.setattr(plan_module._Clock, "pace", lambda *_: next(taken))
+    plan = plan_of(reference, large_slide, centring=centring)
+    assert plan.seconds == pytest.approx((plan.patches - 128) * each_s, rel=0.01)
 
 
 def test_a_plan_does_not_count_on_what_was_decoded_ahead(reference, large_slide, costs):
